@@ -206,7 +206,9 @@ class ClientDP(PricedLayer):
         return None if run is None and self.amplify else self._planned_event(1.0, run or RunFacts(1, 1, 1))
 
     def own(self, event: Event) -> Event:
-        """Whoever is asked knows it: a choice of clients saves nothing in a ledger charged when one was chosen."""
+        """Return the event for which a client's own ledger is charged. A client that is asked knows that it was
+        chosen, so the secret choice makes its own price no smaller.
+        """
         return always_asked(event)
 
     def comes(self, store: Store, scope: str, number: int) -> bool:

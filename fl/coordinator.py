@@ -321,7 +321,9 @@ class Coordinator:
             self._been.setdefault(name, set()).add(result.number)
 
     def sample(self) -> Broadcast:
-        """Return a first round over as many clients as a round asks; over the fewest, where how many is withheld."""
+        """Return what round 1 would show its clients, as a sample for plans and statements. It asks as many clients as
+        a round does, or, where that number is secret, the fewest with which a round is played.
+        """
         run = self.run or self.prepare(1)
         hidden = run.sampling == "poisson" and self.hidden
         return self.open(1, self.setup.names[: max(1, run.least_chosen) if hidden else run.cohort])

@@ -356,8 +356,9 @@ class Federation:
         return withheld(result) if self.coordinator.hidden else result
 
     def _asked(self, number: int) -> tuple[str, ...]:
-        """Who is asked: of those who would come by themselves, in memory, those who may by their own stores. On Flower
-        a node that may not refuses when it is asked.
+        """Return the clients that a round asks. In memory, with sampling="arrivals", these are the chosen clients
+        whose own stores allow them to come. On Flower the server asks every chosen node, and one that may not come
+        refuses.
         """
         chosen = self.coordinator.choose(number)
         if self.setup.options.sampling != "arrivals" or not self._in_memory:

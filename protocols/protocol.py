@@ -214,7 +214,7 @@ class Protocol(ABC, Generic[Input]):
     @staticmethod
     @abstractmethod
     def input_bytes(vector: Any) -> bytes | memoryview:
-        """The bytes of a checked input: what names it, where the caller does not."""
+        """Return the bytes of a checked input. Their SHA-256 names the input where the caller gives it no name."""
 
     # -- state is data --
 

@@ -23,7 +23,9 @@ class Ask(Record):
 
 @contextmanager
 def naming(who: str, what: str = "") -> Iterator[None]:
-    """A WireError within names its sender, in its text (after `what`, the part of a message) and as `party`."""
+    """Let a WireError that is raised within name its sender `who`, in its text and as `party`. what: the part of a
+    message at which the text begins.
+    """
     try:
         yield
     except WireError as error:

@@ -124,9 +124,10 @@ class Stack:
         return tuple(event for layer in self.layers for event in layer.kinds(run))
 
     def over_network(self) -> "Stack":
-        """Return the same stack as it is played where every trip costs seconds (`SecureSum.over_network`).
+        """Return the stack to play over a network, where every trip costs seconds (`SecureSum.over_network`).
 
-        Where a price counts on a secret choice of clients, sessions do not build on who left earlier ones.
+        Where a price counts on a secret choice of clients, a session must not depend on who left an earlier one, and
+        the sum stays as it is.
         """
         other = copy.copy(self)
         other.secure_sum = self.secure_sum if self.secret_sampling else self.secure_sum.over_network()
@@ -173,7 +174,9 @@ class Stack:
 
     @property
     def counted(self) -> tuple[str, ...]:
-        """The layers whose rows are planned and counted: with the last one they need nothing more of what they keep."""
+        """The names of layers that count their rows: after the run's last row they need nothing more of what they
+        keep.
+        """
         return tuple(layer.name for layer in self.layers if layer.one_sum)
 
     def outlook(self, run: RunFacts) -> tuple[str, ...]:

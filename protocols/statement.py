@@ -46,9 +46,9 @@ class Protection:
 
 
 def weakest(one: Protection, *others: Protection | None) -> Protection:
-    """Return what holds in all of one run's sessions: of what they protect, what promises the fewest survivors in a
-    total, then that of the fewest clients, against the fewest corrupt ones, with every kind of mechanism, of what is
-    learned, of assumption and of limit.
+    """Return what holds in all sessions of one run: the facts of the session that promises the fewest survivors in a
+    total (of equals, the one of the fewest clients), the weakest threat and the fewest corrupt clients of all, and
+    every kind of mechanism, of what is learned, of assumption and of limit.
     """
     told = [one, *(other for other in others if other is not None)]
     counts = ("least_survivors", "min_survivors", "clients")
@@ -75,7 +75,9 @@ def _every(told: Sequence[str]) -> str:
 
 
 def _kinds(told: Sequence[Sequence[str]]) -> tuple[str, ...]:
-    """The first session's texts, and one of each further kind: alike are those that are up to their first number."""
+    """Return the first session's texts, and one of each further kind. Texts are of one kind if they agree up to their
+    first number.
+    """
     more = {re.split(r"\d", text)[0]: text for texts in reversed(told[1:]) for text in texts}
     known = {re.split(r"\d", text)[0] for text in told[0]}
     return (*told[0], *(text for kind, text in more.items() if kind not in known))

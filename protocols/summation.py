@@ -54,7 +54,7 @@ class SecureSum(Protocol[IntVector]):
     """
 
     builds_on_earlier: bool = False
-    """Whether a session can fail for who left an earlier one, as with reused keys."""
+    """Whether a session can fail because of who left an earlier one, as with reused keys."""
     server_sees_vectors: ClassVar[bool] = False
     """True if the server reads every client's vector (PlainSum)."""
 
@@ -124,15 +124,16 @@ class SecureSum(Protocol[IntVector]):
         return self.completed(session, memory)
 
     def over_network(self) -> Self:
-        """Return this sum as it is played where every trip costs seconds: itself, unless its configuration left open
-        what takes fewer of them.
+        """Return the sum to play over a network, where every trip costs seconds: one with fewer trips where the user
+        left that choice open, else this one.
         """
         return self
 
     def withstands(self, clients: int) -> int:
-        """Return how many of so many clients may work with the server by this sum's own plan; 0 where it plans none.
+        """Return how many of `clients` may work with the server by this sum's own plan; 0 where it plans none.
 
-        Noise in shares is calibrated without theirs. Raises Misuse for a cohort that the protocol cannot serve.
+        A layer that adds noise in shares does not count the shares of so many. Raises Misuse for a cohort that the
+        protocol cannot serve.
         """
         return 0
 

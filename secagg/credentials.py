@@ -62,8 +62,8 @@ class Credentials:
     def check(self, session: Session) -> None:
         """Refuse a session whose identities are not the signed roster's. Raises PolicyRefusal.
 
-        Behind a beacon all clients of the roster must be in it. The server knows the beacon before it makes a session:
-        it may leave clients away (they drop out), and not choose among the graphs of all subsets.
+        Behind a beacon the session must name all clients of the roster. The server knows the beacon before it makes a
+        session, and could else choose among the graphs of all subsets; a client that is not there counts as dropped.
         """
         p = rules_of(session).parameters
         try:

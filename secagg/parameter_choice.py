@@ -14,7 +14,7 @@ from secagg.parameters.plan import limits, plan, too_few_votes
 from secagg.session_rules import Rules
 
 FEW = 4
-"""Of so many clients reused keys stand fewer corrupt ones beyond the plan than fresh keys do: `reusing` trades them."""
+"""In cohorts up to this size `reusing` accepts that reused keys withstand fewer corrupt clients beyond the plan."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ class Wishes:
 
 @functools.lru_cache(maxsize=256)
 def choose(wishes: Wishes, clients: int) -> MaskParameters:
-    """Return the parameters for a cohort, whose size the server picks: the threat model does not follow from it.
+    """Return the parameters for a cohort. The server picks the cohort's size, so the threat model does not follow from
+    it.
 
     Raises Misuse if there are none, saying what to relax.
     """
@@ -81,12 +82,13 @@ def choose(wishes: Wishes, clients: int) -> MaskParameters:
 
 
 def reusing(wishes: Wishes, clients: int, least: int) -> tuple[Wishes, int]:
-    """Return what a session asks for where reused keys are liked, and how many clients are in each of its totals.
+    """Return what a session asks for where reused keys are welcome, and how many clients are in each of its totals.
 
-    These are as many as with fresh keys, and as the `least` that a layer counts on. Keys are reused where that is
-    carried over as many drop-outs as are planned for, and where no policy reads less, else fresh. On the complete graph
-    as many holders must agree as would vote, so that as many corrupt clients are stood: but of FEW, where one that is
-    away would then end every round. Every party finds the same from its own wishes.
+    Totals are as large as with fresh keys, and at least as large as the `least` that a layer counts on. Keys are
+    reused where such totals survive the drop-outs that are planned for and where no number that a policy reads is
+    lower; else they are fresh. On the complete graph as many holders must agree as would vote with fresh keys, so that
+    as many corrupt clients are withstood. Cohorts of up to FEW clients are spared that, since one client that is away
+    would end every round. Every party finds the same from its own wishes.
     """
     kept, fresh = wishes.asking(reuse=True), choose(wishes, clients)
     if clients > FEW and fresh.degree == clients - 1 and fresh.quorum:
@@ -105,9 +107,10 @@ def reusing(wishes: Wishes, clients: int, least: int) -> tuple[Wishes, int]:
 def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
     """Raises PolicyRefusal, naming the number, for a session that protects a client less than its own plan does.
 
-    More is taken: a stronger threat model, more neighbours (then with the numbers that these wishes give for so
-    many), larger thresholds and quorums. Behind a beacon threat model and neighbours are one's own: the seed is known,
-    and every other degree would be one more graph, and committee, to pick from.
+    A client accepts more protection: a stronger threat model, more neighbours (then with the numbers that these wishes
+    give for so many), larger thresholds and quorums. Behind a beacon it accepts only its own threat model and number
+    of neighbours: the server knows the seed, and every other degree would give it one more graph and committee to pick
+    from.
     """
     own, keys = choose(wishes, clients), ("fresh keys", "reused keys")
     least = own.survivors  # more neighbours: never fewer, though a complete graph opens with fewer shares
@@ -145,8 +148,8 @@ def counted_on(wishes: Wishes, rules: Rules, least: int) -> None:
     """Raises Misuse, with the reason, if a layer counts on `least` clients in a total and the session does not carry
     that over the drop-outs that are planned for.
 
-    Where drop-outs are left to chance and neighbours were given, the survivors may fall apart into smaller sums. Where
-    later rounds have no vote, what mixed views leave out is counted. Everything else carries it.
+    Two kinds of session may not. Where drop-outs are left to chance and the user gave the neighbours, survivors may
+    fall apart into smaller sums. Where later rounds have no vote, holders must be shown more survivors than stay.
     """
     p, cohort = rules.parameters, wishes.asking(threat=rules.parameters.threat).cohort(rules.clients)
     needed = 0 if rules.complete or cohort.two_faced else least_connected_degree(cohort)
@@ -164,8 +167,8 @@ def counted_on(wishes: Wishes, rules: Rules, least: int) -> None:
 
 
 def _given(wishes: Wishes, clients: int) -> Plan:
-    """The plan with neighbours or threshold as the user set them. Whether enough answer a threshold of one's own is
-    one's own reckoning.
+    """Return the plan with neighbours or threshold as the user set them. Whether enough clients answer a threshold
+    that the user chose is for the user to judge.
     """
     complete, neighbours = wishes.demand.complete, wishes.neighbours
     degree = clients - 1 if complete else min(neighbours or clients - 1, clients - 1)

@@ -21,7 +21,9 @@ SEED_BYTES, EDGE_BYTES = 32, 16
 
 @dataclass(frozen=True)
 class Places:
-    """rules: of the session. seed: of its graph. present: the clients whose keys are known, who dealt or enrolled."""
+    """Who is joined to whom in one session. rules: of the session. seed: of its graph. present: the clients whose keys
+    are known, who dealt or enrolled.
+    """
 
     rules: Rules
     seed: bytes
@@ -32,31 +34,35 @@ class Places:
         return self.rules.parameters.reuse
 
     def neighbours(self, index: int) -> list[int]:
-        """With whom a client shares masks, ascending."""
+        """Return the clients with whom a client shares masks, ascending."""
         return [j for j in self.rules.neighbours(index, self.seed) if j in self.present]
 
     def holders(self, owner: int) -> list[int]:
-        """Who holds shares of a client's secrets, ascending."""
+        """Return the clients that hold shares of a client's secrets, ascending."""
         if not self.reuse:
             return self.neighbours(owner)
         return [j for j in sorted(self.rules.holders) if j in self.present and j != owner]
 
     def peers(self, index: int) -> list[int]:
-        """With whom a client exchanges sealed shares, ascending: with reused keys a holder with everybody."""
+        """Return the clients with whom a client exchanges sealed shares, ascending: its holders. With reused keys a
+        holder exchanges shares with everybody.
+        """
         if self.reuse and index in self.rules.holders:
             return [j for j in sorted(self.present) if j != index]
         return self.holders(index)
 
     def known(self, index: int) -> list[int]:
-        """Whose keys a client needs, ascending."""
+        """Return the clients whose keys a client needs, ascending."""
         return sorted({*self.neighbours(index), *self.peers(index)})
 
     def kinds(self, owner: int) -> list[bytes]:
-        """A client's secrets, by the kinds under which their shares are digested; its own mask's seed is the first."""
+        """Return the kinds of a client's secrets, under which their shares are digested. The first is the seed of its
+        own mask.
+        """
         return [SEED, *map(edge_kind, self.neighbours(owner))] if self.reuse else [SEED, KEY]
 
     def opens(self, owner: int, alive: Collection[int]) -> list[int]:
-        """Which of a client's secrets these survivors open, as places in `kinds`."""
+        """Return which of a client's secrets open when `alive` are the survivors, as places in `kinds`."""
         if not self.reuse:
             return [int(owner not in alive)]
         return [0, *(at for at, j in enumerate(self.neighbours(owner), 1) if j not in alive)]
@@ -73,8 +79,8 @@ class Places:
         signed: Mapping[int, bytes],
         boxes: Mapping[int, bytes],
     ) -> Unmask:
-        """What a holder is asked if those present are the survivors. signed: each one's signature, with its masked
-        vector. boxes: with reused keys, what owners sealed for this holder.
+        """Return what the server asks a holder if those present are the survivors. signed: each survivor's signature,
+        with its masked vector. boxes: with reused keys, what owners sealed for this holder.
         """
         owners, voted = self.peers(holder), certificate.signers if certificate else ()
         inputs = b"".join(signed[j] for j in owners if j not in voted)

@@ -92,8 +92,11 @@ def remembered(model: nn.Module, criterion: Any = None) -> Memory:
 def written(
     model: nn.Module, before: Memory, constant: Memory, criterion: Any = None, passed: bool = False
 ) -> str | None:
-    """The first attribute where not all are as the constants are, nor, unless a batch has `passed`, all as before; or
-    None. Objects never change: a pass that writes into one is no cache."""
+    """Return the name of the first attribute that a pass wrote to, or None. The pass wrote to none where all
+    attributes are as in `constant`, or, as long as no batch has `passed`, where all are as in `before`. An attribute
+    that holds other objects than values must be as in `before` in either case: a pass that writes into an object fills
+    no cache.
+    """
     own = _own(model)
     now = {key: leaves(value, own, copies=False) for key, value in _held(model, criterion)}
     foreign = {key for key, seen in now.items() if _foreign(seen)}

@@ -74,7 +74,7 @@ def without_roster(node_ids: Iterable[int], helpers: Iterable[Party]) -> Directo
 def from_names(named: Mapping[Node, str], clients: Iterable[str], helpers: Iterable[Party]) -> Directory:
     """Place nodes by the names they said; nodes that are no client become the helpers, in ascending order of names.
 
-    Nobody can tell which of several nodes a name is that all of them say: none of them is placed.
+    Where several nodes say one name, nobody can tell whose it is: none of them is placed.
     """
     wanted, claims = set(clients), dict[str, list[Node]]()
     for node, name in named.items():

@@ -57,8 +57,8 @@ class FederatedWork(Generic[Shown]):
         return Coordinator(self.setup)
 
     def shown(self, header: Header, content: Shown) -> dict[str, NDArray[Any]]:
-        """Return the model, from what was sent of it. What no round changes is as this node made it; the session's
-        digest is over all of it. Raises WireError for another federation's.
+        """Return the model: the arrays that were sent, and this node's own of those that no round changes. The
+        session's digest covers both. Raises WireError for another federation's model.
         """
         sent, own = self.read(content, header.terms.origin.layout.arrays), self.coordinator.reference()
         if sent.keys() != own.shown.keys() or any(sent[k].shape != own.tree[k].shape for k in sent):
@@ -116,7 +116,9 @@ class EvaluatingWork(FederatedWork[Shown]):
         self.trained, self.held = trained, held
 
     def shown(self, header: Header, content: Shown) -> dict[str, NDArray[Any]]:
-        """Return where the round's own vector starts, which no one sends; the session binds the model."""
+        """Return the values that an evaluation's own vector starts from. Nobody sends them; the session binds the
+        model instead.
+        """
         own = FederatedWork(self.trained, self.read)
         own.coordinator.take(own.shown(header, content))
         self.coordinator.config = own.coordinator.reference().digest
@@ -125,7 +127,7 @@ class EvaluatingWork(FederatedWork[Shown]):
 
 
 def require_own_evaluation(setup: FederationSetup) -> None:
-    """Raises Misuse for an evaluation by others than the federation's clients: no node answers for them."""
+    """Raises Misuse for an evaluation on clients that are not the federation's: no node plays them."""
     own = () if setup.evaluation is None else setup.evaluation.federation(torch.nn.Identity()).setup.names
     if strangers := [name for name in own if name not in setup.names]:
         raise Misuse(

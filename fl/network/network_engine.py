@@ -73,8 +73,9 @@ class NetworkEngine(Generic[Shown]):
         return self.server.recall()
 
     def beside(self, secure_sum: SecureSum, shown: Tree) -> "NetworkEngine[Shown]":
-        """Carries evaluations: nodes are shown the model, and sum what their data says of it. A round of its own number
-        was never interrupted."""
+        """Return an engine for evaluations: it shows nodes the model, and they sum what their data says of it. An
+        evaluation has no interrupted round to count.
+        """
         other = NetworkEngine(self.server.beside(secure_sum), self.timeout, self.said)
         if not self._evaluates:  # as where a server starts: nodes may be new
             other.server.forget()

@@ -186,8 +186,8 @@ def failed(error: Exception, log: Callable[..., None]) -> Misuse:
 
 
 def told(error: Exception, log: Callable[..., None]) -> str:
-    """Return what leaves a node of an error: our own say it in full, of any other the type alone leaves. Notes go to
-    this node's own log.
+    """Return what a node tells others of an error: the text of an error of this project, and of any other its type
+    alone. Notes go to the node's own log.
     """
     for note in getattr(error, "__notes__", ()):
         log(ERROR, "%s", note)

@@ -79,7 +79,9 @@ class Prepared(LocalComputation):
 
 
 def require_prepared(setup: FederationSetup) -> None:
-    """Raises StackError for what has to know its round while it trains: where nodes train before there is one."""
+    """Raises StackError for a layer or an option that must know the round while a client trains, in a run whose nodes
+    train before they are asked for one.
+    """
     if setup.strategy.buffers is None:
         return
     owned = [layer.name for layer in setup.stack.layers if layer.needs_local()]

@@ -137,7 +137,9 @@ class ServerParty(ABC, Generic[Shown]):
         return Header(terms, session, self.head, signer.sign(HEAD_PURPOSE, head) if signer else b"")
 
     def forget(self) -> None:
-        """Drop the set-up of reused keys: nobody knows who holds which one, so the next session makes one."""
+        """Drop the set-up of reused keys, so that the next session makes a new one: nobody knows which clients still
+        hold this one's keys.
+        """
         forget(self.state.store, self.protocol, self.series)
 
     @property
@@ -163,7 +165,7 @@ class ServerParty(ABC, Generic[Shown]):
         """Return who is connected now: by the roster, else as the framework or the nodes themselves say."""
 
     def connected(self) -> Directory:
-        """Return who is connected now; say once of every node that takes no part why."""
+        """Return who is connected now. Log once, for each node that takes no part, why it does not."""
         found = self.look()
         for text in found.left_out:
             if text not in self._told:
@@ -181,9 +183,11 @@ class ServerParty(ABC, Generic[Shown]):
     def farewell(
         self, run: RunFacts | None, timeout: float, over: str = "", whole: bool = True
     ) -> tuple[str, ...]:
-        """Hand every connected client the last head of the record; return the names of those who kept it. over: names
-        the run, if its clients shall erase what they kept from round to round: the whole of it, or what layers kept
-        that need nothing after the run's last row, whose number is then told.
+        """Hand every connected client the last head of the record; return the names of those who kept it.
+
+        over: the run's name, where clients shall erase what they kept from round to round; "" where they keep it.
+        whole: they erase all of it; else only what layers need no more after the run's last row, whose number they are
+        told.
         """
         if run is None or (self.head == GENESIS and not over):
             return ()

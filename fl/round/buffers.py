@@ -48,10 +48,11 @@ class Arrivals(Protocol):
 class Buffers:
     """The server's queue of one run.
 
-    size: clients of a sum. alike: of each version's, so many must be in any total, >= 1. leaving: clients of a sum that
-    may leave; every version has so many more. oldest: a client that began so many versions ago begins anew. at_once:
-    clients that hold a model at a time, who take turns (0: everybody). Each client is in one sum at a time, with what
-    it made since it was last given a model. Raises Misuse for a sum that cannot be.
+    size: clients of a sum. alike: the fewest clients of each version in any total, >= 1. leaving: clients of a sum
+    that may leave; the sum begins with so many more of each version. oldest: a client whose model is more versions old
+    begins anew. at_once: clients that hold a model at a time, in turn (0: everybody). Each client is in one sum at a
+    time, with what it made of the model that it was given last. Raises Misuse for numbers with which no sum could
+    begin.
     """
 
     def __init__(
@@ -90,8 +91,8 @@ class Buffers:
         self.models = {number: flat for number, flat in self.models.items() if number in needed}
 
     def require_model(self, schema: Schema) -> None:
-        """Raises Misuse for a model whose running statistics would be summed: those of several have no mean that is
-        one.
+        """Raises Misuse for a model whose running statistics would be summed: those of several versions have no common
+        mean.
         """
         if schema.statistics:
             raise Misuse(
@@ -118,7 +119,9 @@ class Buffers:
                 self._release(min(self.ready.values()))
 
     def closed(self, asked: Sequence[str], reference: Reference | None) -> None:
-        """A sum is over: what was made for it is spent. reference: the model that it moved to, None if it did not."""
+        """Note that a sum is over, with or without a total: nobody sends again what was made for it. reference: the
+        model that it moved to, None if it moved none.
+        """
         self.over += 1
         for name in asked:
             self.ready.pop(name, None)
@@ -128,8 +131,9 @@ class Buffers:
     def started(
         self, clients: Sequence[str], own: Reference, run: str = ""
     ) -> tuple[Manifest, dict[str, Reference]]:
-        """Return who started where, and the model that each client was given; whoever works on nothing starts from the
-        newest. own: the server's model, with which a run begins its chain. run: names the run.
+        """Return the manifest of who started from which model, and the model that each client was given. A client that
+        works on nothing starts from the newest. own: the server's model, with which a run begins its chain. run: names
+        the run.
         """
         if not self.chain.digests:
             self.grow(own)
@@ -205,9 +209,9 @@ class Buffers:
 
 
 def require_manifest(manifest: Manifest, own: Buffers | None) -> None:
-    """Raises ProtocolViolation, at a client, for a manifest in a run whose clients all start from one model, for one
-    without the chain of the run's models, and for a model older than this client's federation takes: its factor would
-    make the others' updates small beside those of whom the server chooses.
+    """Raises ProtocolViolation, at a client, for a manifest in a run whose clients all start from one model, for a
+    manifest without the chain of the run's models, and for a model older than this client's federation takes. Updates
+    to a very old model count little, so a server could make those of a few others count most.
     """
     if own is None or not manifest.chain.digests:
         raise ProtocolViolation(

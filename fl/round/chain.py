@@ -1,7 +1,8 @@
 """The models of a run, one after the other: links of a chain that every client remembers.
 
-A server that shows a few clients another model has to go on with another chain for them, for good: who has seen a link
-refuses a chain without it. What does not belong here: who started from which model (`manifest`).
+A client that has seen a link refuses every chain without it. A server that shows a few clients another model must
+therefore keep up another chain for them, to the end of the run. What does not belong here: who started from which
+model (`manifest`).
 """
 
 import hashlib

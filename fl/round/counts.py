@@ -18,8 +18,8 @@ PREFIX = "count/"
 
 @dataclass(frozen=True)
 class Count(Record):
-    """An integer in [-bound, bound] of every client. public: the value, where it is known and the same for all; beside
-    a layer that allows nothing exact such a count is not sent, and any other is refused.
+    """An integer in [-bound, bound] that every client reports. public: its value, where that is known and the same for
+    all. Beside a layer that allows nothing exact, clients do not send a public count, and any other count is refused.
     """
 
     name: str

@@ -19,7 +19,7 @@ from protocols.session import Session
 from protocols.summation import SecureSum
 
 Charge = Callable[[Sequence[str]], None]
-"""Pays for a sum. Takes everyone who was asked and is not known to have left."""
+"""Pays for a sum before it begins; called with the clients that were asked and are not known to have left."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Engine(Protocol):
         ...
 
     def origin(self, run: str) -> Origin:
-        """Return whose round clients are told it is; run: the run's name."""
+        """Return the origin that clients are told of each round. run: the run's name."""
         ...
 
     def memory(self) -> bytes | None:
@@ -81,7 +81,7 @@ class Engine(Protocol):
         ...
 
     def session_number(self, round: int, sums: int) -> int:
-        """Return the number of the session that is about to be made, which clients answer once; sums: of the round."""
+        """Return the number of the next session; a client answers each number once. sums: of the round."""
         ...
 
     def staying(self, session: Session) -> Sequence[str]:
@@ -89,14 +89,14 @@ class Engine(Protocol):
         ...
 
     def beside(self, secure_sum: SecureSum, shown: Tree) -> "Engine | None":
-        """Return what carries sums of another kind between the same parties, who are shown other arrays than their
-        reference; None where such a round plays in an engine of its own.
+        """Return an engine that carries sums of another kind between the same parties, or None where such a round
+        needs an engine of its own. shown: the arrays that parties are shown in place of their reference.
         """
         ...
 
     def lost(self, round: int) -> RoundResult | None:
-        """Return round `round`, abandoned, if a kill interrupted it after inputs had been asked for: they are not asked
-        for again. Else None.
+        """Return round `round` as an abandoned one if a kill interrupted it after the server had asked for inputs,
+        else None. The server does not ask for these inputs again.
         """
         ...
 

@@ -14,7 +14,7 @@ from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 
 SERVER = "privacy_server"
-RESENT = "sent again: an update that had left before left a second time, by its owner's own policy"
+RESENT = "sent again: an update left its client a second time, as that client's own policy allows"
 WITHHELD = "there was no total; why is withheld, for it may tell who took part"
 
 
@@ -24,7 +24,7 @@ def is_hidden(of: Stack | RoundPlan, run: RunFacts) -> bool:
 
 
 def plays_nobody(stack: Stack, run: RunFacts, least: int = 1) -> bool:
-    """Whether a round is played even if nobody was chosen or nobody stayed: noise on a sum of nothing."""
+    """Whether a round is played even if the server chose nobody or nobody stayed: it then releases noise alone."""
     return (
         is_hidden(stack, run)
         and stack.secure_sum.server_sees_vectors
@@ -43,13 +43,13 @@ def untimed(result: RoundResult) -> RoundResult:
 
 
 def told(notes: Iterable[str]) -> tuple[str, ...]:
-    """Return a statement's notes without who sent an update again."""
+    """Return a statement's notes without the names of clients that sent an update again."""
     return tuple(f"{RESENT}; whose is withheld" if note.startswith(RESENT) else note for note in notes)
 
 
 def withheld(result: RoundResult) -> RoundResult:
-    """Return what may be told of such a round: no names and counts, nor bytes, seconds and reasons that follow them,
-    nor its session: where nobody was chosen none was made.
+    """Return what may be told of a round whose clients were chosen in secret. It has no names and counts, nor what
+    follows from them: bytes, seconds, reasons, and the session, which exists only where somebody was chosen.
     """
     return replace(
         result,

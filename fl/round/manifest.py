@@ -18,8 +18,7 @@ from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation, SecAggError
 
 LEAST_ALIKE = 2
-"""The fewest clients of a total that may have started from one version, unless more is said: one would be known by it.
-"""
+"""The fewest clients of each version in a total, unless a run demands more: its version would tell a lone one."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,10 @@ class Version(Record):
 
 @dataclass(frozen=True)
 class Manifest(Record):
-    """Who started where. versions: by name, each model once. started: client -> version. alike: how many clients of
-    every version are in any total, >= 1. chain: the run's models so far, in which a version is called by its number;
-    one without links claims nothing of its kind. Raises Misuse for a client without a version, a model that is listed
-    twice, an age below 0, and versions that are none of the chain's.
+    """Who started where. versions: by name, each model once. started: client -> version. alike: the fewest clients of
+    every version in any total, >= 1. chain: the run's models so far; a version's name is its number there. A chain
+    without links says nothing about earlier models. Raises Misuse for a client without a version, a model that is
+    listed twice, an age below 0, and versions that are none of the chain's.
     """
 
     versions: dict[str, Version]

@@ -41,8 +41,9 @@ class PartyLedger:
     store: Store = field(default_factory=MemoryStore, repr=False)
 
     def require(self, events: tuple[PrivacyEvent, ...], limit: float | None) -> None:
-        """Say no before hours of training. Raises PolicyRefusal if the node accepts at most `limit` and one of these
-        events would bring it above that, or if there are none.
+        """Check the price of a round before training, which may take hours. limit: the most that the node accepts,
+        None for no limit. Raises PolicyRefusal where one of the events would bring the node above it, or where there
+        are no events.
         """
         if limit is None:
             return
@@ -109,8 +110,8 @@ def _afford(ledger: "Ledger", event: PrivacyEvent, limit: float) -> None:
 
 
 def party_events(plan: RoundPlan, name: str) -> tuple[PrivacyEvent, ...]:
-    """Return what the round spends of the data of `name`, as if it were asked in every round: it cannot see how the
-    server chose, so no choice of clients makes its own price smaller. Raises Misuse for events that have no price.
+    """Return what the round spends of the data of `name`, priced as if every round asked it: a client cannot see how
+    the server chose, so no choice of clients makes its own price smaller. Raises Misuse for events that have no price.
     """
     spent = tuple(e for e in plan.events(plan.facts.clients) if e.party in ("", name))
     if not spent:

@@ -169,7 +169,7 @@ def _renewed(session: Session, part: Broadcast, engine: Engine, stack: Stack, kn
 
 
 def _nothing(stack: Stack, part: Broadcast, charge: Charge, error: TooFewSurvivors) -> Summed:
-    """Return the sum of nobody's vectors where the price assumes that such a round is played; else raise `error`."""
+    """Return a sum with nobody in it where the price assumes that such a round is played; else raise `error`."""
     if not plays_nobody(stack, part.plan.facts.run, part.plan.min_survivors):
         raise error
     charge(())
@@ -184,8 +184,8 @@ def _charge(
     place: int,
     names: Sequence[str],
 ) -> None:
-    """Pay for all sums of a round together, once: a budget with room for some of them alone lets nothing leave. names:
-    whom the sum at `place` asks, as its engine knows now.
+    """Pay once for all sums of a round together: where the budget has room for only some of them, nothing leaves.
+    names: the clients that the sum at `place` asks, as its engine knows by now.
     """
     if played.paid:
         return
@@ -196,7 +196,7 @@ def _charge(
 
 
 def _together(parts: Sequence[Broadcast], spent: Sequence[Sequence[PrivacyEvent]]) -> list[PrivacyEvent]:
-    """Return what a round's sums spend together. A client that is in one of them alone spends what that one does."""
+    """Return what a round's sums spend together. A client that is in one sum spends what that sum spends."""
     names = [name for part in parts for name in part.clients]
     if len(parts) == 1 or len(set(names)) < len(names):
         return [event for events in spent for event in events]

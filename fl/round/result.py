@@ -1,4 +1,4 @@
-"""What one round did, for people and for the run's files. No vectors, no names' secrets."""
+"""What one round did, for people and for the run's files. What does not belong here: vectors, clients' secrets."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -130,7 +130,9 @@ def _counts(result: RoundResult) -> Json:
 
 
 def _price(result: RoundResult) -> Json:
-    """The guarantees, and the epsilon of the only one; "several" where one number would be none of theirs."""
+    """Return the guarantees, and the epsilon of the only one; "several" where there are more, since no one number is
+    all of theirs.
+    """
     return {"epsilon": price_shown(result.guarantees), "guarantees": _lines(result)}
 
 

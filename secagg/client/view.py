@@ -36,9 +36,9 @@ class View(Record):
         return cast(signer(sign), session.context, view_facts(self.graph_seed, self.dealers, survivors))
 
     def check(self, session: Session, asked: Unmask, signers: list[int]) -> None:
-        """Accept a request to open, or raise PeerError: a quorum signed this very view, and every survivor whose shares
-        it would open (`signers`) masked with these dealers: it says so with its input, or by its vote. In the
-        semi-honest model nobody signs anything.
+        """Accept a request to open, or raise PeerError. A quorum must have signed this very view, and each of
+        `signers`, the survivors whose shares the client would open, must have said with its input or by its vote that
+        it masked with these dealers. In the semi-honest model nobody signs anything.
         """
         rules, keys = rules_of(session), self.signers.of(rules_of(session))
         voted, inputs = self._certified(session, asked, keys), items(asked.inputs, 64)

@@ -324,7 +324,7 @@ def test_a_samplers_own_generator_starts_anew_in_every_round() -> None:
 def test_who_sent_again_is_withheld_where_the_choice_is_secret() -> None:
     notes = (
         "simulated",
-        "sent again: an update that had left before left a second time, by its owner's own policy: x",
+        "sent again: an update left its client a second time, as that client's own policy allows: x",
     )
     assert not any("policy: x" in note for note in told(notes))
     assert told(notes)[0] == "simulated"
