@@ -4,6 +4,7 @@ The only place that imports hypothesis. What does not belong here: any protocol;
 """
 
 from protocols.audit.blackbox import BlackBox
+from protocols.audit.other_results import ProtocolBox
 from protocols.audit.prop import Finding, Property
 from protocols.audit.registry import PROPERTIES, find
 from protocols.audit.report import Checked, Report, Status
@@ -21,6 +22,7 @@ __all__ = [
     "Forgery",
     "Hooks",
     "Property",
+    "ProtocolBox",
     "Report",
     "SecureSumAudit",
     "Status",

@@ -130,8 +130,7 @@ def check(
             Status.NOT_CLAIMED,
             f"promised in the {prop.threat} model; this protocol declares {subject.threat}",
         )
-    why = subject.hooks.inapplicable.get(prop.name)
-    if why is not None:
+    if why := subject.inapplicable(prop.name):
         return done(Status.NOT_CLAIMED, f"it does not apply: {why}")
     if hidden := prop.hidden(subject):
         return done(Status.NOT_VISIBLE, hidden)

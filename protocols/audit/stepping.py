@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.audit.subject import OPEN, Vectors
+from protocols.audit.subject import OPEN, Vectors, result_of
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message, Party, State, Step, client
 from protocols.protocol import NO_MODEL
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.session import Session
-from protocols.summation import Total
 
 
 class Driving(NamedTuple):
@@ -97,7 +96,7 @@ def drive(
         left |= {client(i) for i in (gone or {}).get(stage.name, ())}
         step = _stage(subject, driven, stage.name, step, parties, encoded, left)
     driven.last = parties | {SERVER: step.state}
-    driven.total = step.state.total if isinstance(step.state, Total) else None
+    driven.total = result_of(step.state)
     return driven
 
 

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from protocols.audit.repeatable import ReplayRandom
 from protocols.audit_hooks import Hooks
 from protocols.errors import Aborted, Misuse, SecAggError
-from protocols.kernel import Message
+from protocols.kernel import Finished, Message, State
 from protocols.policy import THREATS, Policy
+from protocols.protocol import Protocol
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 from protocols.simulate import Outcome, simulate
 from protocols.store import MemoryStore
-from protocols.summation import SecureSum
+from protocols.summation import SecureSum, Total
 
 Vectors = Sequence[NDArray[np.int64]]
 Drop = Mapping[str, Collection[int]]
@@ -84,6 +85,10 @@ class Subject:
     def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
         raise Misuse("expected a black or a white box")
 
+    def inapplicable(self, name: str) -> str:
+        """Why this kind of protocol has nothing that a property could be checked on; "" where it has."""
+        return self.hooks.inapplicable.get(name, "")
+
     def cached(self, key: str, make: Callable[[], Any]) -> Any:
         """Return what `make` gave the first time: for what many examples share."""
         if key not in self._cache:
@@ -102,7 +107,7 @@ class WhiteBox(Subject):
 
     level = "white"
 
-    def __init__(self, factory: Callable[[], SecureSum], name: str = "") -> None:
+    def __init__(self, factory: Callable[[], Any], name: str = "") -> None:
         self.factory = factory
         self.protocol = factory()
         sample = self.session_of(5, 2, 9)
@@ -116,9 +121,14 @@ class WhiteBox(Subject):
 
     def session_of(self, clients: int, dimension: int, bound: int, **options: Any) -> Session:
         names = [str(i) for i in range(clients)]
-        return self.protocol.session(
+        made: Session = self.protocol.session(
             names, dimension, bound, random=SystemRandom(), simulated=True, **options
         )
+        return made
+
+    def as_bytes(self, vectors: Vectors) -> list[bytes]:
+        """Return the inputs that clients bring in place of these vectors; none where they bring the vectors."""
+        return []
 
     def stores(self, clients: int) -> dict[Any, MemoryStore]:
         """A store per party, for sessions that follow one another."""
@@ -140,7 +150,7 @@ class WhiteBox(Subject):
             notes = tuple(getattr(error, "__notes__", ()))
             return Played(None, (), _plain(messages), messages, None, error.reason, notes=notes)
         return Played(
-            outcome.total,
+            result_of(outcome.final),
             outcome.survivors,
             _plain(messages),
             messages,
@@ -148,6 +158,13 @@ class WhiteBox(Subject):
             refusals=outcome.refusals,
             session=outcome.session,
         )
+
+
+def result_of(final: State) -> NDArray[np.int64] | None:
+    """Return the total of a final state, of another result its encoding as numbers, None where it is no final state."""
+    if isinstance(final, Total):
+        return final.total
+    return np.frombuffer(final.encode(), np.uint8).astype(np.int64) if isinstance(final, Finished) else None
 
 
 def _plain(messages: list[Message]) -> list[tuple[str, str, bytes]]:
@@ -160,6 +177,10 @@ def subject_of(made: Any, name: str = "") -> Subject:
         return made
     if isinstance(made, SecureSum):
         return WhiteBox(lambda: made, name)
+    if isinstance(made, Protocol):
+        raise Misuse(
+            f"{made.name}: its result is no sum; give a ProtocolBox, which says what a session and an input of it are"
+        )
     if callable(made):
         built = made()
         if isinstance(built, SecureSum):

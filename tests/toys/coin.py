@@ -5,7 +5,7 @@ Every client commits to 32 random bytes, then opens them; the coin is the hash o
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from protocols.codec import BigInt, Record, tags
@@ -61,7 +61,7 @@ class Committing(State):
         expect(request, self.session.context, stage, "server", me)
         sent = self.value if self.committed else commitment(self.session, self.index, self.value)
         answer = message(self.session.context, stage, me, SERVER, Bytes(sent).encode())
-        after = Left() if self.committed else Committing(self.session, self.index, self.value, True)
+        after = Left() if self.committed else replace(self, committed=True)
         return Step(after, (answer,))
 
 

@@ -75,7 +75,7 @@ def secrets_are_blank(subject: Any, data: Any) -> None:
         root.setLevel(level)
     texts += [("a log line", log.getvalue()), ("standard output", out.getvalue())]
     public = {driven.session.nonce}
-    secrets = [s for s in random.given if s not in public]
+    secrets = [*(s for s in random.given if s not in public), *subject.as_bytes(_canaries())]
     for where, text in texts:
         for secret in secrets:
             if any(form in text for form in _forms(secret)):
@@ -99,7 +99,8 @@ def secrets_die_with_the_session(subject: Any, data: Any) -> None:
         where = f"outlives the session in the state of {party} ({type(state).__name__})"
         if any(secret in encoded and secret != driven.session.nonce for secret in secrets):
             raise Finding(f"a secret {where}")
-        values = (int(vector[0]).to_bytes(8, order) for vector in vectors for order in ("big", "little"))
+        orders = (int(vector[0]).to_bytes(8, order) for vector in vectors for order in ("big", "little"))
+        values = [*orders, *subject.as_bytes(vectors)]
         if party != SERVER and any(value in encoded for value in values):
             raise Finding(f"an input {where}")
 
@@ -114,10 +115,11 @@ def nothing_lingers_in_memory(subject: Any, data: Any) -> None:
     # what an earlier audit left behind is not this session's
     seed = int.from_bytes(SystemRandom().bytes(4), "big")
     random, canary = ReplayRandom(seed), (1 << 38) + seed
-    played = subject.play([np.array([canary, i], np.int64) for i in range(5)], {}, bound=1 << 40, rng=random)
+    vectors = [np.array([canary, i], np.int64) for i in range(5)]
+    played = subject.play(vectors, {}, bound=1 << 40, rng=random)
     public = {played.session.nonce} if played.session is not None else set()
-    secrets = set(random.given) - public
-    del played
+    secrets = {*random.given, *subject.as_bytes(vectors)} - public
+    del played, vectors
     subject.playing = None  # the audit's own note of the inputs
     random.given.clear()
     gc.unfreeze()  # what a program set aside is collected, too
