@@ -40,7 +40,7 @@ class UnknownEvent(Misuse):
     skipped."""
 
 
-_TINY, _HUGE, _TINY_DELTA = 1e-12, 1e300, 1e-300
+_TINY, _MOST_NOISE, _HUGE, _TINY_DELTA = 1e-12, 1e150, 1e300, 1e-300  # noise is squared
 
 
 def _number(low: float, high: float, default: Any = MISSING) -> Any:
@@ -85,7 +85,7 @@ class Gaussian(Event):
     """A sum of bounded contributions plus Gaussian noise; every unit takes part, or who takes part is
     seen."""
 
-    noise_multiplier: float = _number(_TINY, _HUGE)
+    noise_multiplier: float = _number(_TINY, _MOST_NOISE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class PoissonGaussian(Event):
     """As `Gaussian`, over a secret Poisson sample: every unit takes part by its own coin of probability
     `sample_rate`."""
 
-    noise_multiplier: float = _number(_TINY, _HUGE)
+    noise_multiplier: float = _number(_TINY, _MOST_NOISE)
     sample_rate: float = _number(0.0, 1.0)
 
 
@@ -102,7 +102,7 @@ class FixedSizeGaussian(Event):
     """As `Gaussian`, over a secret uniform subset of `sample_size` out of `population` units, without
     replacement."""
 
-    noise_multiplier: float = _number(_TINY, _HUGE)
+    noise_multiplier: float = _number(_TINY, _MOST_NOISE)
     population: int = _number(1, 2**53)
     sample_size: int = _number(0, 2**53)
 

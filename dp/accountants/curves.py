@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.events import Pure, Skellam
+from dp.events import PoissonGaussian, Pure, Skellam
 
 Curve = NDArray[np.float64]
 
@@ -30,11 +30,20 @@ def skellam_curve(event: Skellam, orders: Sequence[float]) -> Curve:
     return between_integers(lambda order: poisson_amplified(at, event.sample_rate, order), orders)
 
 
-def poisson_amplified(at: Callable[[int], float], rate: float, order: int) -> float:
-    """Renyi bound of any mechanism with integer curve `at` over a Poisson sample: Zhu and Wang (ICML 2019),
-    Theorem 5.
+def sampled_gaussian_curve(event: PoissonGaussian, orders: Sequence[float]) -> Curve:
+    """A Gaussian over a Poisson sample, exact at integer orders."""
 
-    1/(a-1) log((1-q)^(a-1) (aq-q+1) + C(a,2) q^2 (1-q)^(a-2) e^D(2) + 3 sum_(l>=3) C(a,l) (1-q)^(a-l) q^l
+    def at(order: int) -> float:
+        return order / (2 * event.noise_multiplier**2)
+
+    return between_integers(lambda order: poisson_amplified(at, event.sample_rate, order, 1.0), orders)
+
+
+def poisson_amplified(at: Callable[[int], float], rate: float, order: int, factor: float = 3.0) -> float:
+    """Renyi bound of any mechanism with integer curve `at` over a Poisson sample: Zhu and Wang (ICML 2019),
+    Theorem 5; with factor 1 that of a Gaussian (Mironov, Talwar and Zhang, 2019, section 3.3).
+
+    1/(a-1) log((1-q)^(a-1) (aq-q+1) + C(a,2) q^2 (1-q)^(a-2) e^D(2) + factor sum_(l>=3) C(a,l) (1-q)^(a-l) q^l
     e^((l-1) D(l))), for add/remove neighbours, and never more than the mechanism without sampling.
     """
     if rate == 0:
@@ -42,16 +51,13 @@ def poisson_amplified(at: Callable[[int], float], rate: float, order: int) -> fl
     whole = at(order)
     if rate == 1:
         return whole
-    keep, take = math.log1p(-rate), math.log(rate)
-    first, logs = (order - 1) * keep + math.log1p((order - 1) * rate), []
+    keep, take, logs = math.log1p(-rate), math.log(rate), []
     for size in range(2, order + 1):
-        factor = 0.0 if size == 2 else math.log(3)
+        more = (0.0 if size == 2 else math.log(factor)) + (size - 1) * at(size)
         choose = math.lgamma(order + 1) - math.lgamma(size + 1) - math.lgamma(order - size + 1)
-        logs.append(factor + choose + (order - size) * keep + size * take + (size - 1) * at(size))
-    rest = float(np.logaddexp.reduce(logs))
-    # the first term is near 1: of a small rate, the logarithm of the sum as it stands would be 0
-    total = math.log1p(math.expm1(first) + math.exp(rest)) if rest < 0 else float(np.logaddexp(first, rest))
-    return min(whole, total / (order - 1))
+        logs.append(choose + (order - size) * keep + size * take + more + math.log(-math.expm1(-more)))
+    # the binomial terms alone add up to 1: of the sum less 1 nothing cancels, however small
+    return min(whole, float(np.logaddexp(0, np.logaddexp.reduce(logs))) / (order - 1))
 
 
 def between_integers(at: Callable[[int], float], orders: Sequence[float]) -> Curve:

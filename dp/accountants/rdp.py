@@ -1,6 +1,6 @@
 """Prices by Renyi differential privacy (Mironov, CSF 2017), through dp-accounting where it has the event.
 
-Own curves: Skellam noise, also Poisson-sampled, and pure mechanisms (`dp.accountants.curves`). The
+Own curves (`dp.accountants.curves`): Skellam noise, also Poisson-sampled, pure mechanisms, sampled ones of tiny price. The
 conversion to (epsilon, delta) is dp-accounting's: Canonne, Kamath and Steinke 2020, Proposition 12, and the
 bound through KL.
 """
@@ -8,13 +8,14 @@ bound through KL.
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dp.accountants.base import Accountant
-from dp.accountants.curves import pure_curve, skellam_curve
+from dp.accountants.curves import pure_curve, sampled_gaussian_curve, skellam_curve
 from dp.events import (
     Event,
     FixedSizeGaussian,
@@ -77,7 +78,12 @@ def curve(event: Event) -> Curve:
         unsampled = Gaussian(
             noise_multiplier=event.noise_multiplier, unit=event.unit, relation=event.relation
         )
-        return np.minimum(_through_dp_accounting(event), _through_dp_accounting(unsampled))
+        # beyond a million their logarithms cancel, and more noise costs no more
+        sampled = replace(event, noise_multiplier=min(event.noise_multiplier, 1e6))
+        return np.minimum(_through_dp_accounting(sampled), _through_dp_accounting(unsampled))
+    if isinstance(event, PoissonGaussian):  # what cancels in theirs may be as much as that, and ends below 0
+        lost = 1e-11 * event.sample_rate
+        return np.minimum(_through_dp_accounting(event) + lost, sampled_gaussian_curve(event, orders()))
     return _through_dp_accounting(event)
 
 

@@ -1,6 +1,7 @@
 """One suite that every accountant inherits, and agreement with dp-accounting and Opacus."""
 
 import dataclasses
+import decimal
 import math
 from abc import ABC, abstractmethod
 
@@ -363,7 +364,7 @@ def test_names() -> None:
 def test_many_small_pure_events_cost_what_theory_says(price: float) -> None:
     """Their curve was a difference of logarithms: 0 at 1e-8, and so were a thousand million millions of them."""
     known = [order * price**2 / 2 for order in orders()]  # of small prices, Taylor's first term
-    assert curve(Pure(epsilon=price, **ZERO_OUT)) == pytest.approx(known, rel=1e-3)
+    assert curve(Pure(epsilon=price, **ZERO_OUT)) == pytest.approx(known, rel=1e-3, abs=0)
     count = round(price**-2)
     spent = accountant("rdp").add(Pure(epsilon=price, **ZERO_OUT), count).epsilon(1e-5)
     limit = accountant("rdp").add(Gaussian(noise_multiplier=1.0, **ZERO_OUT)).epsilon(1e-5)
@@ -374,4 +375,56 @@ def test_many_small_pure_events_cost_what_theory_says(price: float) -> None:
 def test_a_small_sample_costs_what_theory_says(rate: float) -> None:
     for order in (2, 3, 17):
         known = order / 2 * rate**2 * (math.e - 1)  # D(2) is 1; what is left out is smaller by the rate
-        assert poisson_amplified(lambda order: order / 2, rate, order) == pytest.approx(known, rel=2e-2)
+        assert poisson_amplified(lambda order: order / 2, rate, order) == pytest.approx(
+            known, rel=2e-2, abs=0
+        )
+
+
+def amplified_to_many_digits(rate: float, noise: float, order: int) -> float:
+    """1/(a-1) log(1 + sum over l of C(a, l) q^l (1-q)^(a-l) (exp(l (l - 1) / 2 sigma^2) - 1)), a an integer."""
+    with decimal.localcontext(prec=80):
+        q, slope, total = decimal.Decimal(rate), 1 / (2 * decimal.Decimal(noise) ** 2), decimal.Decimal(1)
+        for size in range(2, order + 1):
+            chance = math.comb(order, size) * q**size * (1 - q) ** (order - size)
+            total += chance * ((size * (size - 1) * slope).exp() - 1)
+        return float(total.ln() / (order - 1))
+
+
+@pytest.mark.parametrize("noise", [0.5, 1e3, 1e9])
+@pytest.mark.parametrize("rate", [1e-12, 1e-4, 0.3, 0.9])
+def test_no_curve_over_a_sample_is_below_the_truth(rate: float, noise: float) -> None:
+    """Of much noise the logarithm of the whole sum was 0 or less, and one order below 0 makes an epsilon 0."""
+    gaussian = curve(PoissonGaussian(noise_multiplier=noise, sample_rate=rate, **ZERO_OUT))
+    skellam = curve(
+        Skellam(l1=1.0, l2=1.0, variance=noise**2, shares=1, dims=1, sample_rate=rate, **ZERO_OUT)
+    )
+    for order in orders():  # it rises with the order, and Skellam noise is no better than a Gaussian as wide
+        least = amplified_to_many_digits(rate, noise, min(64, max(2, int(order)))) / (1 if order >= 2 else 2)
+        assert least * (1 - 1e-9) <= gaussian[orders().index(order)]
+        assert least * (1 - 1e-9) <= skellam[orders().index(order)]
+    assert gaussian[orders().index(5.0)] == pytest.approx(
+        amplified_to_many_digits(rate, noise, 5), rel=1e-8, abs=0
+    )
+
+
+def test_very_many_samples_under_very_much_noise_have_a_price() -> None:
+    """2^53 of them are a Gaussian of deviation 10.5 clips: 0 was stated."""
+    limit = accountant("rdp").add(Gaussian(noise_multiplier=1e9 / 0.9 / 2**26.5, **ZERO_OUT)).epsilon(1e-6)
+    sampled = PoissonGaussian(noise_multiplier=1e9, sample_rate=0.9, **ZERO_OUT)
+    assert accountant("rdp").add(sampled, 2**53).epsilon(1e-6) == pytest.approx(limit, rel=1e-3)
+
+
+@pytest.mark.parametrize("noise", [1e-12, 1e9, 1e150])
+def test_every_noise_that_an_event_can_hold_has_a_price(noise: float) -> None:
+    """Of much noise its square overflowed, and the curve of a fixed-size sample took the logarithm of 0."""
+    rest = {"noise_multiplier": noise, **ZERO_OUT}
+    for event in (
+        Gaussian(**rest),
+        PoissonGaussian(sample_rate=0.5, **rest),
+        FixedSizeGaussian(population=10, sample_size=3, **rest),
+    ):
+        assert accountant("rdp").add(event).epsilon(1e-5) >= 0
+    with pytest.raises(
+        Misuse, match=r"noise_multiplier: expected a float from 1e-12 to 1e\+150, got 1e\+300"
+    ):
+        Gaussian(noise_multiplier=1e300, **ZERO_OUT)
