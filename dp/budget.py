@@ -4,11 +4,11 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from dp.accountants import ACCOUNTANTS
+from dp.accountants import accountant
 from dp.events import Relation, Unit
 from dp.ledger_store import checked_text
-from protocols.errors import Misuse
 from protocols.guarantee import rounded_up
+from protocols.numbers import between_0_and_1, real
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,13 @@ class Terms:
     dataset: str = ""
 
     def __post_init__(self) -> None:
-        if not self.epsilon >= 0 or not 0 < self.delta < 1:
-            raise Misuse(f"expected epsilon >= 0 and 0 < delta < 1, got {self.epsilon} and {self.delta}")
-        if self.accountant not in ACCOUNTANTS:
-            raise Misuse(f"expected an accountant out of {', '.join(ACCOUNTANTS)}, got {self.accountant!r}")
+        object.__setattr__(self, "delta", between_0_and_1("delta", self.delta))
+        if not (isinstance(self.epsilon, float) and self.epsilon == math.inf):
+            within = ">= 0 (infinity: record only)"
+            object.__setattr__(
+                self, "epsilon", real("epsilon", self.epsilon, within, lambda number: number >= 0)
+            )
+        accountant(self.accountant)
         checked_text("dataset", self.dataset)
 
     def to_plain(self) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dp.accountants import accountant as make_accountant
 from dp.events import Event, Gaussian, PoissonGaussian, Relation, Unit, UnknownEvent, repeat
 from protocols.errors import Misuse
+from protocols.numbers import between_0_and_1, positive, real, whole
 
 _PRECISION = 1e-5
 _LARGEST = 2.0**40
@@ -31,8 +32,8 @@ def noise_multiplier(
     The whole planned run then costs at most `epsilon` at `delta` by the accountant named. Raises Misuse for
     nonsense, for zero steps, and where no noise is enough.
     """
-    if steps < 1:
-        raise Misuse(f"expected at least one step, got {steps}")
+    steps = whole("steps", steps, 1)
+    rate = real("rate", rate, "from 0 to 1", lambda number: 0 <= number <= 1)
 
     def planned(scale: float) -> Event:
         return repeat(sampled_gaussian(scale, rate, unit, relation), steps)
@@ -65,8 +66,7 @@ def scale_for(
     is. What is returned has been priced and keeps the target. Raises Misuse for epsilon or delta out of
     range, and where 2^40 times `start` is not enough.
     """
-    if not (0 < epsilon < math.inf and 0 < delta < 1):
-        raise Misuse(f"expected epsilon > 0 and 0 < delta < 1, got {epsilon} and {delta}")
+    epsilon, delta = positive("epsilon", epsilon), between_0_and_1("delta", delta)
     make_accountant(accountant)  # an unknown name is refused before anything is priced
 
     def price(scale: float) -> float:

@@ -45,6 +45,7 @@ from protocols.layers import (
     SumFacts,
     Value,
 )
+from protocols.numbers import between_0_and_1, positive, whole
 from protocols.statement import PrivacyEvent
 from protocols.store import Store
 
@@ -70,9 +71,10 @@ class Quantile:
     count_noise: float | None = None
 
     def __post_init__(self) -> None:
+        between_0_and_1("target", self.target)
         noise = 1.0 if self.count_noise is None else self.count_noise
-        if not (0 < self.start < math.inf and 0 < self.target < 1 and self.rate > 0 and noise > 0):
-            raise Misuse(f"expected start, rate, count_noise > 0 and 0 < target < 1, got {self}")
+        for name, value in (("start", self.start), ("rate", self.rate), ("count_noise", noise)):
+            positive(name, value)
 
 
 class ClientDP(PricedLayer):
@@ -149,11 +151,8 @@ class ClientDP(PricedLayer):
         self.quantile = Quantile() if clip == "adaptive" else clip if isinstance(clip, Quantile) else None
         start: Any = self.quantile.start if self.quantile else clip
         super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, start)
-        if (
-            weights not in ("uniform", "bounded")
-            or weight_cap < 1
-            or (weights == "uniform" and weight_cap != 1)
-        ):
+        self.weight_cap = whole("weight_cap", weight_cap, 1, 2**40)
+        if weights not in ("uniform", "bounded") or (weights == "uniform" and weight_cap != 1):
             raise Misuse(
                 f'expected weights "uniform", or "bounded" with weight_cap >= 1, got {weights!r} and '
                 f"{weight_cap}"
@@ -163,9 +162,7 @@ class ClientDP(PricedLayer):
                 f'expected relation "zero-out" or "replace", got {relation!r}: who takes part is seen, so '
                 "add-remove is not on offer"
             )
-        if denominator is not None and not 0 < denominator < math.inf:
-            raise Misuse(f"expected a positive denominator, got {denominator}")
-        self.weight_cap, self.denominator = weight_cap, denominator
+        self.denominator = None if denominator is None else positive("denominator", denominator)
         self.relation, self.amplify = Relation(relation), amplify
         self.correlation = correlated.chosen(correlation, min_separation, participations, bands, momentum)
         self.keeps_state = self.one_sum = self.correlation is not None

@@ -45,6 +45,7 @@ from protocols.layers import (
     Signal,
     SumFacts,
 )
+from protocols.numbers import real, whole
 from protocols.party_state import PartyState
 from protocols.statement import PrivacyEvent
 
@@ -154,14 +155,21 @@ class DistributedDP(DistributedPlan):
             raise Misuse(f'expected noise "gaussian" or "skellam", got {noise!r}')
         if noise == "skellam" and accountant != "rdp":
             raise Misuse("Skellam noise has a Renyi curve only: use accountant='rdp'")
-        if colluders is not None and not 0 <= colluders < (min_survivors or math.inf):
+        self.colluders = None if colluders is None else whole("colluders", colluders, 0, 2**40)
+        self.least = None if min_survivors is None else whole("min_survivors", min_survivors, 1, 2**40)
+        self.bits = None if bits is None else whole("bits", bits, 2, encoding.MAX_BITS)
+        if self.colluders is not None and self.colluders >= (self.least or math.inf):
             raise Misuse(f"expected 0 <= colluders < min_survivors, got {colluders} and {min_survivors}")
-        self.noise, self.colluders, self.least = noise, colluders, min_survivors
+        self.noise = noise
         self.unit = Unit(unit)
         self.relation = Relation.ZERO_OUT if self.unit is Unit.CLIENT else Relation.ADD_REMOVE
-        self.bits, self.overflow = bits, overflow
-        self.reduction, self.physical_batch = reduction, physical_batch
-        self.batches, self.epochs, self.amplify = batches or 1, epochs or 1, amplify
+        self.overflow = real(
+            "overflow", overflow, "from 1e-100 to 0.5", lambda chance: 1e-100 <= chance <= 0.5
+        )
+        self.reduction, self.physical_batch = reduction, whole("physical_batch", physical_batch, 1)
+        self.batches = 1 if batches is None else whole("batches", batches, 1)
+        self.epochs = 1 if epochs is None else whole("epochs", epochs, 1)
+        self.amplify = amplify
         self.correlation = self._correlated(correlation, batches, epochs, bands, momentum, even_so)
         self.keeps_state = self.one_sum = self.correlation is not None
         self._opened, self._rounds = OpenedRows(), 0
@@ -182,13 +190,12 @@ class DistributedDP(DistributedPlan):
                     'sample_rate and examples are for unit="example"; a server sees which clients take part'
                 )
             return 1.0, 0
-        if rate is None or examples is None or not 0 < rate <= 1 or examples < 1:
+        if rate is None or examples is None:
             raise Misuse(
-                'unit="example" needs sample_rate in (0, 1] and examples, the public number of all '
-                "clients' examples, "
-                f"got {rate} and {examples}"
+                'unit="example" needs sample_rate, and examples, the public number of all clients\' examples'
             )
-        return float(rate), int(examples)
+        chance = real("sample_rate", rate, "in (0, 1]", lambda number: 0 < number <= 1)
+        return chance, whole("examples", examples, 1)
 
     # -- public arithmetic --
 

@@ -17,17 +17,22 @@ from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Unit, repeat
 from protocols.errors import Misuse, StackError
 from protocols.layers import UPDATE, Block, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.numbers import between_0_and_1, positive, real
 from protocols.statement import PrivacyEvent
 
 DEFAULT_DELTA = 1e-5
 T = TypeVar("T")
 
 
+def _noise(name: str, value: Any) -> float:
+    return real(name, value, "> 0 and at most 1e10", lambda number: 0 < number <= 1e10)
+
+
 @dataclass(frozen=True)
 class Price:
     """What the user allows: (epsilon, delta) for the whole run, or the noise multiplier itself.
 
-    epsilon > 0 and 0 < delta < 1 (None: the run's delta, else 1e-5), or noise_multiplier > 0. accountant:
+    epsilon > 0 and 0 < delta < 1 (None: the run's delta, else 1e-5), or 0 < noise_multiplier <= 1e10. accountant:
     "rdp" or "pld".
     """
 
@@ -39,12 +44,9 @@ class Price:
     def __post_init__(self) -> None:
         if (self.epsilon is None) == (self.noise_multiplier is None):
             raise Misuse("expected either epsilon (with delta) or noise_multiplier, not both and not neither")
-        if self.epsilon is not None and not 0 < self.epsilon < math.inf:
-            raise Misuse(f"expected a finite epsilon > 0, got {self.epsilon}")
-        if self.delta is not None and not 0 < self.delta < 1:
-            raise Misuse(f"expected 0 < delta < 1, got {self.delta}")
-        if self.noise_multiplier is not None and not 0 < self.noise_multiplier < math.inf:
-            raise Misuse(f"expected a finite noise_multiplier > 0, got {self.noise_multiplier}")
+        for name, check in (("epsilon", positive), ("delta", between_0_and_1), ("noise_multiplier", _noise)):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, check(name, value))
         accountant(self.accountant)
 
     def at(self, run: RunFacts) -> float:
@@ -106,9 +108,8 @@ class PricedLayer(PrivacyLayer):
     own_options = frozenset({"ledger"})
 
     def __init__(self, price: Price, ledger: Ledgers, clip: float) -> None:
-        if isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf:
-            raise Misuse(f"expected a positive, finite clip norm, got {clip!r}")
-        self.price, self.ledger, self.clip = price, ledger, float(clip)
+        self.price, self.ledger = price, ledger
+        self.clip = real("clip", clip, "from 2^-500 to 2^500", lambda norm: 2.0**-500 <= norm <= 2.0**500)
         self._kept: dict[tuple[Any, ...], Any] = {}
 
     def kind(self, run: RunFacts | None) -> Event | None:

@@ -97,7 +97,7 @@ class Ledger:
                 raise Misuse(f"there is no ledger at {self.path.name}: give epsilon and delta to make one")
             self.terms = Terms.from_plain(store.load(self.path))
         else:
-            wanted = Terms(float(epsilon), float(delta), accountant, dataset)
+            wanted = Terms(epsilon, delta, accountant, dataset)
             self.terms = Terms.from_plain(store.create(self.path, wanted.to_plain()))
             if self.terms != wanted:
                 raise Misuse(

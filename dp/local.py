@@ -19,8 +19,9 @@ from dp.layering import Ledgers, Price, PricedLayer, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.suggestion import drowned
-from protocols.errors import CapacityError, Misuse
+from protocols.errors import CapacityError
 from protocols.layers import UPDATE, Aggregate, Contribution, RoundFacts, RunFacts, Signal, SumFacts
+from protocols.numbers import whole
 from protocols.statement import PrivacyEvent
 
 _REACH = 40.0
@@ -68,9 +69,7 @@ class LocalDP(PricedLayer):
         ledger: Ledgers = None,
     ) -> None:
         super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, clip)
-        if not 4 <= resolution <= 30:
-            raise Misuse(f"expected a resolution from 4 to 30 bits, got {resolution}")
-        self.resolution = resolution
+        self.resolution = whole("resolution", resolution, 4, 30)
 
     def describe(self) -> str:
         noise = f"{self.name}: discrete Gaussian noise on every update"

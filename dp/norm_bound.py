@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import ClassVar
 
 from dp.clipping import clip
-from protocols.errors import Misuse, StackError
+from protocols.errors import StackError
 from protocols.layers import Contribution, PrivacyLayer, RoundFacts, Signal
+from protocols.numbers import positive
 
 
 class NormBound(PrivacyLayer):
@@ -30,9 +31,7 @@ class NormBound(PrivacyLayer):
     name: ClassVar[str] = "norm-bound"
 
     def __init__(self, bound: float = 1.0) -> None:
-        if isinstance(bound, bool) or not isinstance(bound, int | float) or not 0 < bound < float("inf"):
-            raise Misuse(f"expected a finite bound > 0, got {bound!r}")
-        self.bound = float(bound)
+        self.bound = positive("bound", bound)
 
     def describe(self) -> str:
         return (

@@ -15,6 +15,7 @@ from dp.events import Relation, Unit, repeat
 from dp.layering import DEFAULT_DELTA, discrete
 from protocols.errors import Misuse
 from protocols.guarantee import rounded_up
+from protocols.numbers import positive, real, whole
 
 LAYERS = ("client-dp", "distributed-dp", "local-dp")
 _MOST = 1 << 40
@@ -114,15 +115,13 @@ def suggest(
         suggest(population=1000, cohort=100, rounds=50, dimension=10_000, epsilon=8).needed   # clients a round
     """
     for name, value in {"population": population, "rounds": rounds, "dimension": dimension}.items():
-        if type(value) is not int or not 1 <= value <= _MOST:
-            raise Misuse(f"{name}: expected a whole number from 1 to 2^40, got {value!r}")
-    if type(cohort) is not int or not 1 <= cohort <= population:
-        raise Misuse(f"cohort: expected a whole number from 1 to the population {population}, got {cohort!r}")
+        whole(name, value, 1, _MOST)
+    whole("cohort", cohort, 1, population)
     if layer not in LAYERS or (amplify and layer != "client-dp"):
         raise Misuse(f"layer: expected one of {', '.join(LAYERS)} (client-dp to amplify), got {layer!r}")
-    wanted = clip if signal is None else signal
-    if not (0 < clip < math.inf and 0 < wanted <= clip):
-        raise Misuse(f"expected a positive clip and a signal from 0 to the clip, got {clip} and {signal}")
+    clip = positive("clip", clip)
+    within = f"> 0 and at most the clip {clip}"
+    wanted = clip if signal is None else real("signal", signal, within, lambda norm: 0 < norm <= clip)
     at = DEFAULT_DELTA if delta is None else delta
 
     def multiplier(clients: int) -> float:
@@ -136,14 +135,14 @@ def suggest(
             accountant=accountant,
         )
 
-    whole = multiplier(cohort)
-    noise = noise_norm(layer, whole, clip, dimension, cohort)
+    everybody = multiplier(cohort)
+    noise = noise_norm(layer, everybody, clip, dimension, cohort)
     most = population if amplify else _MOST
     needed = _needed(
-        lambda n: noise_norm(layer, multiplier(n) if amplify else whole, clip, dimension, n), wanted, most
+        lambda n: noise_norm(layer, multiplier(n) if amplify else everybody, clip, dimension, n), wanted, most
     )
     return Suggestion(
-        layer, population, cohort, rounds, dimension, float(epsilon), at, float(clip), whole, noise, float(wanted),
+        layer, population, cohort, rounds, dimension, float(epsilon), at, clip, everybody, noise, wanted,
         noise / wanted, needed, amplify,
     )  # fmt: skip
 

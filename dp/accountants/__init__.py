@@ -17,7 +17,7 @@ ACCOUNTANTS: dict[str, type[Accountant]] = {"rdp": RDPAccountant, "pld": PLDAcco
 
 def accountant(name: str) -> Accountant:
     """A fresh accountant by name, "rdp" or "pld". Raises Misuse for another."""
-    if name not in ACCOUNTANTS:
+    if not isinstance(name, str) or name not in ACCOUNTANTS:
         raise Misuse(f"expected an accountant out of {', '.join(ACCOUNTANTS)}, got {name!r}")
     return ACCOUNTANTS[name]()
 

@@ -16,6 +16,7 @@ from dp.accountants.reduction import dominating
 from dp.correlated.patterns import dearest
 from dp.events import CorrelatedRow, Event, Relation, Unit, UnknownEvent, flatten
 from protocols.errors import Misuse
+from protocols.numbers import between_0_and_1, real
 
 
 class Accountant(ABC):
@@ -84,8 +85,7 @@ class Accountant(ABC):
 
         Raises Misuse for a delta outside (0, 1).
         """
-        if not 0 < delta < 1:
-            raise Misuse(f"expected 0 < delta < 1, got {delta}")
+        delta = between_0_and_1("delta", delta)
         counts, distance = self._whole()
         if not counts:
             return 0.0
@@ -105,8 +105,7 @@ class Accountant(ABC):
     def delta(self, epsilon: float) -> float:
         """The least delta this accountant can state at `epsilon` >= 0; at most 1. Raises Misuse for a
         negative or NaN epsilon."""
-        if not 0 <= epsilon < math.inf:
-            raise Misuse(f"expected a finite epsilon of at least 0, got {epsilon}")
+        epsilon = real("epsilon", epsilon, ">= 0", lambda number: number >= 0)
         counts, distance = self._whole()
         if not counts:
             return 0.0

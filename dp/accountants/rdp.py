@@ -1,6 +1,6 @@
 """Prices by Renyi differential privacy (Mironov, CSF 2017), through dp-accounting where it has the event.
 
-Own curves (`dp.accountants.curves`): Skellam noise, also Poisson-sampled, pure mechanisms, sampled ones of tiny price. The
+Own curves (`dp.accountants.curves`): Skellam noise, also Poisson-sampled, pure mechanisms, samples of tiny price. The
 conversion to (epsilon, delta) is dp-accounting's: Canonne, Kamath and Steinke 2020, Proposition 12, and the
 bound through KL.
 """

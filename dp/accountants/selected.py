@@ -12,12 +12,12 @@ from scipy.optimize import brentq
 
 from dp.accountants.rdp import Curve, RDPAccountant, orders
 from dp.events import Event
-from protocols.errors import Misuse
+from protocols.numbers import real
 
 
 class SelectedAccountant(RDPAccountant):
     """The price of the best of K runs, each with the events that were added; K is drawn from the logarithmic
-    distribution with `runs` > 1 in the mean, and every run's settings are drawn independently.
+    distribution with `runs`, from 1.000001 to 1e100, in the mean, and every run's settings are drawn independently.
 
     Papernot and Steinke (ICLR 2022, "Hyperparameter tuning with Renyi differential privacy"), Theorem 2 with eta = 0.
     A search that looks at the runs before (Optuna's) or plays a fixed number is not covered: its price is that of all
@@ -28,9 +28,7 @@ class SelectedAccountant(RDPAccountant):
 
     def __init__(self, runs: float) -> None:
         super().__init__()
-        if not 1 < runs < math.inf:
-            raise Misuse(f"expected more than 1 run in the mean, got {runs}")
-        self.runs = runs
+        self.runs = real("runs", runs, "from 1.000001 to 1e100", lambda number: 1 + 1e-6 <= number <= 1e100)
 
     def _whole(self) -> tuple[Counter[Event], float]:
         counts, distance = super()._whole()

@@ -10,10 +10,11 @@ import numpy as np
 
 from dp.correlated.attendance import Attendance
 from dp.correlated.patterns import dearest
-from dp.correlated.strategy import StrategyMatrix, optimised
+from dp.correlated.strategy import MOST_ROWS, StrategyMatrix, optimised
 from dp.events import CorrelatedRow, Event
 from protocols.errors import Misuse, ProtocolViolation
 from protocols.layers import RoundFacts, RunFacts, Value
+from protocols.numbers import real, whole
 from protocols.turns import groups_of
 
 USUAL_BANDS = 32
@@ -36,20 +37,15 @@ class Correlation:
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.separation < 2:
-            raise Misuse(
-                f"expected a separation of at least 2 rows, got {self.separation}: with 1 correlated noise gains "
-                "nothing"
-            )
-        if self.participations is not None and self.participations < 1:
-            raise Misuse(f"expected participations >= 1, got {self.participations}")
-        if self.bands is not None and not 1 <= self.bands <= self.separation:
+        whole("separation (with 1 correlated noise gains nothing)", self.separation, 2, MOST_ROWS)
+        if self.participations is not None:
+            whole("participations", self.participations, 1)
+        if self.bands is not None and whole("bands", self.bands, 1) > self.separation:
             raise Misuse(
                 f"expected from 1 to {self.separation} bands, got {self.bands}: beyond the separation the rows of two "
                 "participations meet, and cost more than both"
             )
-        if not 0 <= self.momentum < 1:
-            raise Misuse(f"expected momentum in [0, 1), got {self.momentum}")
+        real("momentum", self.momentum, "in [0, 1)", lambda number: 0 <= number < 1)
 
     def strategy(self, rounds: int) -> StrategyMatrix:
         """C' of a run of so many rows."""

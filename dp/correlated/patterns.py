@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.numbers import whole
 
 Floats = NDArray[np.float64]
 
@@ -21,8 +21,10 @@ def dearest(costs: Sequence[float] | Floats, separation: int, participations: in
 
         dearest([1.0] * 50, separation=10, participations=9)      # 5.0: rows 1, 11, 21, 31 and 41
     """
-    if separation < 1 or participations < 1:
-        raise Misuse(f"expected a separation and participations >= 1, got {separation} and {participations}")
+    separation, participations = (
+        whole("separation", separation, 1),
+        whole("participations", participations, 1),
+    )
     given = np.asarray(costs, np.float64)
     if not given.size:
         return 0.0

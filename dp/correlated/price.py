@@ -9,10 +9,10 @@ from typing import Any
 
 from dp.calibration import scale_for
 from dp.correlated.patterns import dearest, sensitivity
-from dp.correlated.strategy import StrategyMatrix, gain, optimised
+from dp.correlated.strategy import MOST_ROWS, StrategyMatrix, gain, optimised
 from dp.events import Event, Gaussian, Relation, Unit
-from protocols.errors import Misuse
 from protocols.guarantee import rounded_up
+from protocols.numbers import whole
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Banded:
     decay: float = 1.0
 
     def __post_init__(self) -> None:
-        least = min(self.rounds, self.separation, self.participations or 1, self.bands or 1)
-        if least < 1:
-            raise Misuse(f"expected rounds, separation, participations and bands >= 1, got {self}")
+        for name in ("rounds", "separation", "participations", "bands"):
+            if (value := getattr(self, name)) is not None or name in ("rounds", "separation"):
+                whole(name, value, 1, MOST_ROWS)
 
     @property
     def strategy(self) -> StrategyMatrix:

@@ -15,12 +15,13 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols import numbers
 
 Floats = NDArray[np.float64]
 LOSS = 0.005
 """What rounding to integers may add to the error, relative."""
 FEWEST_BITS, MOST_BITS = 4, 16
+MOST_ROWS = 2**20
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class StrategyMatrix:
     rounds: int
 
     def __post_init__(self) -> None:
-        if not self.coefficients or self.coefficients[0] < 1 or self.rounds < 1:
-            raise Misuse(f"expected a first coefficient and rounds >= 1, got {self}")
+        numbers.whole("rounds", self.rounds, 1, MOST_ROWS)
+        for place, coefficient in enumerate(self.coefficients or (0,)):
+            numbers.whole(f"coefficient {place} of C'", coefficient, -(2**62) if place else 1, 2**62)
 
     @property
     def bands(self) -> int:
@@ -72,9 +74,10 @@ def series(rounds: int, momentum: float = 0.0, decay: float = 1.0) -> Floats:
     A server's momentum (v = momentum v + g) and weight decay (model = decay model + v) make 1 / ((1 - decay x)
     (1 - momentum x)). momentum in [0, 1), decay in (0, 1], or Misuse.
     """
-    if not (0 <= momentum < 1 and 0 < decay <= 1):
-        raise Misuse(f"expected momentum in [0, 1) and decay in (0, 1], got {momentum} and {decay}")
-    return _divided(np.eye(1, rounds)[0], np.convolve([1.0, -decay], [1.0, -momentum]))
+    momentum = numbers.real("momentum", momentum, "in [0, 1)", lambda number: 0 <= number < 1)
+    decay = numbers.real("decay", decay, "in (0, 1]", lambda number: 0 < number <= 1)
+    first = np.eye(1, numbers.whole("rounds", rounds, 1, MOST_ROWS))[0]
+    return _divided(first, np.convolve([1.0, -decay], [1.0, -momentum]))
 
 
 def error(bands: Floats, workload: Floats) -> float:
@@ -113,9 +116,7 @@ def optimised(rounds: int, bands: int, momentum: float = 0.0, decay: float = 1.0
 
     rounds: rows of the plan. bands: >= 1; more than the rounds count as those. Raises Misuse for what is out of range.
     """
-    if rounds < 1 or bands < 1:
-        raise Misuse(f"expected rounds and bands >= 1, got {rounds} and {bands}")
-    workload = series(rounds, momentum, decay)
+    bands, workload = numbers.whole("bands", bands, 1), series(rounds, momentum, decay)
     best = np.array(real(rounds, bands, momentum, decay))
     wanted = error(best, workload) * (1 + LOSS)
     for bits in range(FEWEST_BITS, MOST_BITS + 1):

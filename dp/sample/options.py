@@ -5,6 +5,7 @@ import math
 from dataclasses import dataclass
 
 from protocols.errors import Misuse
+from protocols.numbers import between_0_and_1, positive, whole
 
 GRADIENTS = ("hooks", "functorch", "ew", "ghost")
 ASSUMED = (
@@ -32,13 +33,11 @@ class AdaptiveClip:
     count_noise: float = 0.05
 
     def __post_init__(self) -> None:
-        if not (0 < self.least <= self.start <= self.most < math.inf and self.least < self.most):
+        for name in ("start", "rate", "least", "most", "count_noise"):
+            positive(name, getattr(self, name))
+        if not (self.least <= self.start <= self.most and self.least < self.most):
             raise Misuse(f"expected 0 < least <= start <= most, got {self.least}, {self.start}, {self.most}")
-        if not (0 < self.quantile < 1 and self.rate > 0 and self.count_noise > 0):
-            raise Misuse(
-                f"expected 0 < quantile < 1, rate > 0, count_noise > 0, got {self.quantile}, {self.rate}, "
-                f"{self.count_noise}"
-            )
+        between_0_and_1("quantile", self.quantile)
 
     def count_std(self, expected_batch: float) -> float:
         """Standard deviation of the noise on the count of unclipped examples."""
@@ -67,17 +66,11 @@ class Clipping:
             raise Misuse(
                 "per-layer clipping has fixed norms and needs per-example gradients: not adaptive, not ghost"
             )
-        if self.physical_batch is not None and self.physical_batch < 1:
-            raise Misuse(f"expected a physical batch of at least 1, got {self.physical_batch}")
-        norms = (
-            self.clip
-            if isinstance(self.clip, tuple)
-            else ()
-            if isinstance(self.clip, AdaptiveClip)
-            else (self.clip,)
-        )
-        if not all(0 < norm < math.inf for norm in norms):
-            raise Misuse(f"expected positive, finite clip norms, got {self.clip}")
+        if self.physical_batch is not None:
+            whole("physical_batch", self.physical_batch, 1)
+        if not isinstance(self.clip, AdaptiveClip):
+            for norm in self.clip if isinstance(self.clip, tuple) else (self.clip,):
+                positive("clip", norm)
 
     @property
     def start(self) -> float:

@@ -14,7 +14,6 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fl.arguments import positive, whole
 from fl.callbacks.base import of_clients
 from fl.credentials import read_public
 from fl.federation_setup import FederationSetup
@@ -35,6 +34,7 @@ from fl.round.result import require_total
 from fl.run_result import Result
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
+from protocols.numbers import positive, whole
 from protocols.stack import Stack
 
 ROUNDS, OUTPUT, PARTITION = "num-server-rounds", "output", "partition-id"

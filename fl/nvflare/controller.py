@@ -19,7 +19,6 @@ from nvflare.apis.impl.controller import Controller
 from nvflare.apis.shareable import Shareable
 from nvflare.apis.signal import Signal
 
-from fl.arguments import positive, whole
 from fl.federation import Federation
 from fl.network.directory import Directory, Node, from_names, from_roster
 from fl.network.federated import require_own_evaluation
@@ -32,6 +31,7 @@ from fl.nvflare.own_site import federation_of, own_site
 from fl.round import ModelLayout, Tree
 from fl.round.result import require_total
 from protocols.errors import Misuse, SecAggError
+from protocols.numbers import positive, whole
 
 LOOK_SECONDS = 0.02
 Arrived = SimpleQueue[tuple[str, Shareable]]

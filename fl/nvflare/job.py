@@ -8,11 +8,11 @@ from pathlib import Path
 
 from nvflare.job_config.api import FedJob
 
-from fl.arguments import positive
 from fl.nvflare.compat import allow, deny
 from fl.nvflare.controller import PrivateController
 from fl.nvflare.executor import PrivateExecutor
 from fl.nvflare.messages import TASK
+from protocols.numbers import positive
 
 PACKAGES = ["fl", "dp", "he", "secagg", "protocols"]
 INTERVAL = 0.1

@@ -124,7 +124,7 @@ def test_patterns_by_known_answers() -> None:
     assert dearest([1.0] * 40, 10, 9) == 4
     assert dearest([0.25], 1, 1) == 0.25
     for separation, participations in ((0, 1), (1, 0)):
-        with pytest.raises(Misuse, match="expected a separation"):
+        with pytest.raises(Misuse, match=r"(separation|participations): expected a whole number >= 1"):
             dearest([1.0], separation, participations)
 
 
@@ -160,7 +160,7 @@ def test_the_first_band_is_positive_and_there_is_a_row(
     if right:
         assert StrategyMatrix(coefficients, rounds).at(1, 1) == 1
         return
-    with pytest.raises(Misuse, match="first coefficient"):
+    with pytest.raises(Misuse, match=r"(coefficient 0 of C'|rounds): expected a whole number from 1"):
         StrategyMatrix(coefficients, rounds)
 
 
@@ -170,7 +170,7 @@ def test_the_servers_steps_by_hand() -> None:
     assert series(3).tolist() == [1, 1, 1]
     np.testing.assert_allclose(series(3, decay=0.5), [1, 0.5, 0.25])
     for momentum, decay in ((-0.1, 1.0), (1.0, 1.0), (0.0, 0.0), (0.0, 1.1)):
-        with pytest.raises(Misuse, match="momentum in"):
+        with pytest.raises(Misuse, match=r"(momentum|decay): expected a number in"):
             series(3, momentum, decay)
 
 
@@ -225,7 +225,7 @@ def test_a_plan_of_nonsense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(Misuse, match="expected"):
         _ = Banded(**{"rounds": 10, "separation": 5, **wrong}).strategy  # type: ignore[arg-type]  # the case
     if "momentum" not in wrong:
-        with pytest.raises(Misuse, match="expected rounds, separation, participations and bands"):
+        with pytest.raises(Misuse, match="expected a whole number from 1 to 1048576"):
             Banded(**{"rounds": 10, "separation": 5, **wrong})  # type: ignore[arg-type]  # the case
 
 

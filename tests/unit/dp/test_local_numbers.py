@@ -37,7 +37,7 @@ from tests.unit.dp.layer_rig import silent as silent
 
 @pytest.mark.parametrize("resolution", [3, 31])
 def test_a_resolution_out_of_range_is_refused(resolution: int) -> None:
-    with pytest.raises(Misuse, match="from 4 to 30 bits"):
+    with pytest.raises(Misuse, match="resolution: expected a whole number from 4 to 30"):
         LocalDP(noise_multiplier=1.0, resolution=resolution)
     assert [LocalDP(noise_multiplier=1.0, resolution=fine).resolution for fine in (4, 30)] == [4, 30]
     assert LocalDP(noise_multiplier=1.0).resolution == 14
