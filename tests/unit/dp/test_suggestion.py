@@ -165,13 +165,14 @@ def test_noise_as_long_as_the_clip_does_not_drown_it() -> None:
 
 @pytest.mark.parametrize(
     ("wrong", "why"),
-    [({name: bad}, f"{name}: expected a whole number from 1 to 1099511627776") for name in ("population", "rounds", "dimension")
-     for bad in (0, -1, 1.0, True, 2**40 + 1)]
+    [({name: bad}, f"{name}: expected a whole number from 1 to 1099511627776")
+     for name in ("population", "rounds", "dimension") for bad in (0, -1, 1.0, True, 2**40 + 1)]
     + [({"cohort": bad}, "cohort: expected a whole number from 1 to 400") for bad in (0, 401, 1.0, True)]
     + [({"layer": "none"}, "expected one of client-dp, distributed-dp, local-dp"),
        ({"layer": "local-dp", "amplify": True}, "client-dp to amplify"),
        ({"clip": 0.0}, "clip: expected a number > 0"), ({"clip": math.inf}, "clip: expected a number > 0"),
-       ({"signal": 0.0}, "signal: expected a number > 0 and at most the clip"), ({"signal": 1.5}, "signal: expected a number > 0 and at most the clip")],
+       ({"signal": 0.0}, "signal: expected a number > 0 and at most the clip"),
+       ({"signal": 1.5}, "signal: expected a number > 0 and at most the clip")],
 )  # fmt: skip
 def test_what_is_out_of_range_is_named(wrong: dict[str, Any], why: str) -> None:
     with pytest.raises(Misuse, match=why):
