@@ -19,7 +19,7 @@ from typing import final
 from protocols.errors import RollbackDetected, StoreError
 from protocols.store.base import Store
 from protocols.store.files import locked, prepare, read_private, replace, write_atomic
-from protocols.store.sealed import ANCHOR_BYTES, KEY_BYTES, Sealer
+from protocols.store.sealed import ANCHOR_BYTES, FIRST_ANCHOR, KEY_BYTES, Sealer
 
 MAX_STATE_BYTES, MAX_NAME_BYTES = 1 << 32, 1 << 16
 
@@ -133,6 +133,12 @@ class FileStore(Store):
         if self.path.exists():
             raise StoreError(
                 f"store {self.name!r}: its key file {self._key_path.name} is missing; its state is sealed"
+            )
+        kept = read_private(self._anchor_path, ANCHOR_BYTES)
+        if kept is not None and not kept.startswith(FIRST_ANCHOR):
+            raise RollbackDetected(
+                f"store {self.name!r}: {self._anchor_path.name} is there, and {self._key_path.name} is not: put back "
+                "key and state, or name another anchor for a store that begins anew"
             )
         key = os.urandom(KEY_BYTES)
         prepared = prepare(self._key_path, key)

@@ -24,6 +24,8 @@ from protocols.errors import RollbackDetected, StoreError, WireError
 KEY_BYTES = 32
 MAGIC, ANCHOR_MAGIC = b"SASTORE\x01", b"SAANCHR\x01"
 _VERSION = struct.Struct(">Q")
+FIRST_ANCHOR = ANCHOR_MAGIC + _VERSION.pack(0)
+"""How the anchor of a store begins that nothing was saved in."""
 _NONCE, _DIGEST = 12, 32
 ANCHOR_BYTES = len(ANCHOR_MAGIC) + _VERSION.size + 2 * _DIGEST
 

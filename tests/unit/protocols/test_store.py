@@ -157,6 +157,31 @@ def test_a_removed_state_or_anchor_is_refused(tmp_path: Path) -> None:
         store.get("a")
 
 
+def test_a_store_does_not_begin_over_the_anchor_of_another_state_or_over_any_file(tmp_path: Path) -> None:
+    """A state that was erased with its key was begun anew: what stands elsewhere to notice that was overwritten."""
+    anchor = tmp_path / "elsewhere" / "anchor"
+    FileStore(tmp_path / "state", "alice", anchor=anchor).put("a", b"1")
+    kept = anchor.read_bytes()
+    for name in ("state", "state.key", "state.name"):
+        (tmp_path / name).unlink()
+    with pytest.raises(
+        RollbackDetected, match=r"anchor is there, and state\.key is not: put back key"
+    ):
+        FileStore(tmp_path / "state", "alice", anchor=anchor).first_name()
+    assert anchor.read_bytes() == kept
+    anchor.write_bytes(b"name = 'alice'")  # a site.toml, say
+    with pytest.raises(RollbackDetected, match="name another anchor"):
+        FileStore(tmp_path / "state", "alice", anchor=anchor).put("a", b"1")
+    assert anchor.read_bytes() == b"name = 'alice'"
+
+
+def test_a_store_that_was_killed_while_it_began_begins_again(tmp_path: Path) -> None:
+    FileStore(tmp_path / "state", "alice").first_name()
+    (tmp_path / "state.key").unlink()  # it comes last
+    FileStore(tmp_path / "state", "alice").put("a", b"1")
+    assert FileStore(tmp_path / "state", "alice").get("a") == b"1"
+
+
 def test_another_branch_of_the_same_version_is_refused(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "one" / "state", "alice")
     store.put("a", b"1")
