@@ -32,7 +32,8 @@ class PartyLedger:
     """The ledger of one data set. folder: where it lies; nodes over the same data name the same one.
 
     dataset: its name; "" for a site's only one. delta: at which it is priced, by Renyi accounting. store: the node's
-    own, which remembers how long the ledger was: one that got shorter was restored from a copy and would under-count.
+    own, which remembers how long the data set's ledger was, wherever it lay: one that got shorter was restored from a
+    copy and would under-count.
     """
 
     folder: Path
@@ -88,16 +89,15 @@ class PartyLedger:
             known = t.counter(self._counter)
         if (found := len(ledger.entries())) < known:
             raise RollbackDetected(
-                f"{ledger.path.name} holds {found} charges, this node has seen {known}: it was restored from a copy "
-                "or replaced, and would under-count. Put the newest one back"
+                f"{ledger.path.name} holds {found} charges, this node has seen {known}: it was restored from a copy, "
+                "replaced, or left in another folder (`ledgers`), and would under-count. Put the newest one there"
             )
         return ledger
 
     @property
     def _counter(self) -> str:
-        place = f"{self.folder.resolve()}\0{self.dataset}"
         # of every engine: another key would forget what a node has paid, so the first engine's name stays
-        return f"flower/account/{hashlib.sha256(place.encode()).hexdigest()}"
+        return f"flower/account/{hashlib.sha256(self.dataset.encode()).hexdigest()}"
 
 
 def _afford(ledger: "Ledger", event: PrivacyEvent, limit: float) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -302,6 +303,22 @@ def test_a_data_set_has_a_ledger_of_its_own_and_a_shorter_one_is_a_copy_put_back
     held.path.write_bytes(whole)
     with pytest.raises(RollbackDetected, match="holds 1 charges, this node has seen 2"):
         named.charge(events, None, run="three", round=3, again=False)
+
+
+def test_an_account_that_stayed_behind_when_its_folder_changed_is_missed(tmp_path: Path) -> None:
+    """The store knew how long the ledger of a folder was: in another one it began anew, or from a copy."""
+    events = party_events(opened(noisy()).plan, "a")
+    store = MemoryStore()
+    here, there = (PartyLedger(tmp_path / name, "wards", 1e-5, store) for name in ("here", "there"))
+    here.charge(events, None, run="one", round=1, again=False)
+    with pytest.raises(RollbackDetected, match=r"holds 0 charges, this node has seen 1: .* another folder"):
+        there.charge(events, None, run="two", round=2, again=False)
+    shutil.rmtree(there.folder)
+    here.folder.rename(there.folder)
+    there.charge(events, None, run="two", round=2, again=False)
+    PartyLedger(tmp_path / "there", "other wards", 1e-5, store).charge(
+        events, None, run="a", round=1, again=False
+    )
 
 
 class Two(PrivacyLayer):

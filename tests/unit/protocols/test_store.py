@@ -164,9 +164,7 @@ def test_a_store_does_not_begin_over_the_anchor_of_another_state_or_over_any_fil
     kept = anchor.read_bytes()
     for name in ("state", "state.key", "state.name"):
         (tmp_path / name).unlink()
-    with pytest.raises(
-        RollbackDetected, match=r"anchor is there, and state\.key is not: put back key"
-    ):
+    with pytest.raises(RollbackDetected, match=r"anchor is there, and state\.key is not: put back key"):
         FileStore(tmp_path / "state", "alice", anchor=anchor).first_name()
     assert anchor.read_bytes() == kept
     anchor.write_bytes(b"name = 'alice'")  # a site.toml, say
