@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl import arguments
 from fl.account import Account
 from fl.adapters.array_data import Arrays
 from fl.federation import Federation
 from fl.federation_setup import Loaders
 from fl.registry import layers_of
 from fl.run_result import Result
+from protocols import numbers
 from protocols.errors import Aborted, Misuse
 from protocols.guarantee import EVALUATION
 
@@ -133,9 +133,9 @@ class ClientEvaluation:
     ) -> None:
         if taken := [name for name in _OWN if name in options]:
             raise Misuse(f"evaluation: {taken[0]!r} is the federation's, or has no meaning in an evaluation")
-        self.classes = arguments.whole("classes", classes, 2)
-        self.every, self.bins = arguments.whole("every", every, 1), arguments.whole("bins", bins, 2)
-        self.limit = arguments.positive("limit", limit)
+        self.classes = numbers.whole("classes", classes, 2)
+        self.every, self.bins = numbers.whole("every", every, 1), numbers.whole("bins", bins, 2)
+        self.limit = numbers.positive("limit", limit)
         self.clients, self.privacy = clients, layers_of(privacy)
         self.options = {"bits": 32, "range": 1.0, **options}
         measured = ("loss", "accuracy", "auroc")[: 3 if classes == 2 else 2]

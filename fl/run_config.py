@@ -9,8 +9,9 @@ from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fl import arguments, registry
+from fl import registry
 from fl.run_options import RunOptions, option
+from protocols import numbers
 from protocols.errors import Misuse
 
 
@@ -73,7 +74,7 @@ class RunConfig(RunOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        arguments.whole("seed", self.seed, 0)
+        numbers.whole("seed", self.seed, 0)
 
     @classmethod
     def in_order(cls) -> "list[Field[Any]]":

@@ -33,6 +33,7 @@ from fl.round.run_files import KeptRun
 from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import RunFacts
+from protocols.numbers import positive, whole
 from protocols.stack import Numbers, Stack
 from protocols.statement import Statement
 from protocols.updates import schema_of
@@ -86,7 +87,7 @@ class PrivateStrategy(Strategy):
         store, verified = server_files(self.folder, roster, authority, identity)
         self.evaluate = evaluate
         self.stage_timeout = arguments.optional("stage_timeout", stage_timeout)
-        self.node_timeout = arguments.positive("node_timeout", node_timeout)
+        self.node_timeout = positive("node_timeout", node_timeout)
         stack = Stack(layers_of(privacy), numbers or Numbers()).over_network()
         self.account = Account(stack.layers, delta, arguments.ledger(ledger))
         self.options = ServerOptions(
@@ -100,7 +101,7 @@ class PrivateStrategy(Strategy):
             roster=verified,
             identity=identity,
             min_survivors=arguments.checked("min_survivors", min_survivors),
-            poll=arguments.positive("poll", poll),
+            poll=positive("poll", poll),
             dropout=arguments.checked("dropout", dropout),
             delta=arguments.optional("delta", delta),
             local_epochs=arguments.checked("local_epochs", local_epochs),
@@ -141,8 +142,8 @@ class PrivateStrategy(Strategy):
         SecAggError when clients can only repeat updates that have left them (`fl.network.network_engine.STUCK`),
         NoResult when every round was abandoned.
         """
-        num_rounds = arguments.whole("num_rounds", num_rounds, 0)
-        limit = TRIP_SECONDS if timeout is None else arguments.positive("timeout", timeout)
+        num_rounds = whole("num_rounds", num_rounds, 0)
+        limit = TRIP_SECONDS if timeout is None else positive("timeout", timeout)
         schema = schema_of(tree_of(initial_arrays), self.options.layout.integers)
         kept = self._resume(initial_arrays)
         rounds = ProtectedRounds(self.options, self.account, grid, schema, num_rounds, self._made_with, kept)
