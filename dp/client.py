@@ -83,7 +83,7 @@ class ClientDP(PricedLayer):
 
     What is promised:
 
-    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier`.
+    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier` (default: None).
     - delta: in (0, 1) (default: None, the run's delta, else 1e-5).
     - noise_multiplier: the noise's standard deviation over what one client moves the sum by, > 0, in place of
       epsilon (default: None).

@@ -65,7 +65,7 @@ class DistributedDP(DistributedPlan):
 
     What is promised:
 
-    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier`.
+    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier` (default: None).
     - delta: in (0, 1) (default: None, the run's delta, else 1e-5).
     - noise_multiplier: the noise's standard deviation over the clip, > 0, in place of epsilon (default: None).
     - unit: "client" (default), or "example", with `FedSGD` on `loss(model, batch)`.

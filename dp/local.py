@@ -34,7 +34,7 @@ class LocalDP(PricedLayer):
     noise of the mean grows with every client's, so it serves for comparison (discrete Gaussian: Canonne, Kamath and
     Steinke, NeurIPS 2020). Neighbours: one client's update set to zero.
 
-    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier`.
+    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier` (default: None).
     - delta: in (0, 1) (default: None, the run's delta, else 1e-5).
     - clip: L2 norm of an update, > 0 (default: 1).
     - noise_multiplier: each update's noise, its standard deviation over the clip, > 0, in place of epsilon

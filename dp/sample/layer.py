@@ -52,7 +52,7 @@ class SampleDP(PricedLayer):
 
     What is promised, for each client by itself:
 
-    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier`.
+    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier` (default: None).
     - delta: in (0, 1) (default: None, the run's delta, else 1e-5).
     - noise_multiplier: the noise's standard deviation over the clip, > 0, in place of epsilon (default: None).
     - examples: a public number of examples, >= 1, that rate, steps and noise follow in place of the client's own
@@ -78,10 +78,10 @@ class SampleDP(PricedLayer):
     Clients count equally, and no metric is sent. Before a client's first step a few examples pass through its loop,
     to prove that each row of gradients belongs to a single example.
 
-    Raises Misuse for a value out of range; StackError where the strategy or the loop does not fit. At a client,
-    before its update leaves: UnsupportedModule and NotPerExample for a model without gradients of single examples,
-    UnaccountedStep for a loop that steps otherwise than planned, BudgetExceeded beyond the planned steps or the
-    client's own ledger.
+    Raises Misuse for a value out of range and for a loop that does not take the optimizer; StackError where the
+    strategy does not fit. At a client, before its update leaves: UnsupportedModule and NotPerExample for a model
+    without gradients of single examples, UnaccountedStep for a loop that steps otherwise than planned,
+    BudgetExceeded beyond the planned steps or the client's own ledger.
 
         privacy = [SampleDP(epsilon=8, delta=1e-5, clip=1.0), SecAggPlus()]
         Federation(make, loaders, privacy=privacy)   # fit(rounds=50) then costs every client epsilon 8

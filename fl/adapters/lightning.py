@@ -104,17 +104,24 @@ def from_lightning(
 ) -> Federation:
     """Return a federation around a LightningModule; `result.model` is the trained one.
 
-    module: where the run begins; every client trains a copy, with the optimizer and the schedules that its
-    `configure_optimizers` gives: an optimizer's moments begin anew every round, schedules and `current_epoch` run over
-    the whole run. trainer: makes a Trainer; its `max_epochs` are the local epochs of a round. clients: DataLoaders by
-    name, as in `Federation`. test: a loader for the module's `validation_step`, else its `test_step`; what it logs is
-    the evaluation. metrics: names that `training_step` logs. options: of `Federation`; `optimizer=` makes the optimizer
-    where `configure_optimizers` cannot without data.
+    - module: where the run begins. Every client trains a copy, with the optimizer and the schedules of its
+      `configure_optimizers`: an optimizer's moments begin anew every round, schedules and `current_epoch` run over
+      the whole run.
+    - trainer: a function of no argument that returns a new Trainer; its `max_epochs` are the local epochs of a
+      round.
+    - clients: DataLoaders by name, as `Federation` takes them.
+    - test: a loader for the module's `validation_step`, else its `test_step`; what it logs is the evaluation
+      (default: None).
+    - options: of `Federation`. metrics=(...) names what `training_step` logs; optimizer=... makes the optimizer
+      where `configure_optimizers` cannot without data.
 
-    SampleDP, and DistributedDP at example level, work through the same `fit`; arguments of the Trainer that they leave
-    without effect are refused by name before round 1. Raises Misuse as `Federation` does.
+    SampleDP, and DistributedDP at example level, work through the same `fit`.
+
+    Raises Misuse before round 1 for arguments of the Trainer that such a layer leaves without effect, and what
+    `Federation` raises.
 
         federation = from_lightning(Net(), lambda: L.Trainer(max_epochs=1), loaders, privacy=[SecAgg()])
+        module = federation.fit(rounds=10).model
     """
     arguments.instance("module", module, L.LightningModule, f"a LightningModule {FROM}")
     if isinstance(trainer, L.Trainer) or not callable(trainer):

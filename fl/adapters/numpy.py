@@ -56,13 +56,17 @@ def from_numpy(
 ) -> Federation:
     """Return a federation around a loop over NumPy arrays; `result.model.weights()` are the trained weights.
 
-    weights: a dict, list or tuple of arrays or numbers that every run begins with; real ones travel, integers as
-    `integers=` says. train: `train(weights, data[, epoch, round])`, called once per local epoch with a copy; returns
-    the trained weights, or (weights, dict of floats). clients: data by name, or `data_for(client_id, config)` with
-    `names`: an array, a tuple or dict of arrays (or lists) whose first dimensions agree, a list of examples, or what
-    has len(). test, evaluate: data, and `evaluate(weights, data) -> dict`. options: of `Federation`.
+    - weights: a dict, list or tuple of arrays or numbers that every run begins with. Real ones travel, integers as
+      `integers=` says.
+    - train: `train(weights, data[, epoch, round])`, called once per local epoch with a copy; returns the trained
+      weights, or (weights, dict of floats).
+    - clients: data by name: an array, a tuple or dict of arrays (or lists) whose first dimensions agree, a list of
+      examples, or what has len(); or a function `data_for(client, config)`, with names=[...].
+    - test: data, beside `evaluate` (default: None).
+    - evaluate: `evaluate(weights, data)`, returns a dict of floats (default: None).
+    - options: of `Federation`.
 
-    Raises Misuse and StackError as `Federation` does, and for layers that must own the optimizer.
+    Raises Misuse for a test without evaluate, for layers that must own the optimizer, and what `Federation` raises.
 
         federation = from_numpy({"w": np.zeros(3)}, train, {"a": (xa, ya), "b": (xb, yb)}, privacy=[SecAgg()])
         weights = federation.fit(rounds=10).model.weights()

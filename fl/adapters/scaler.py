@@ -19,18 +19,25 @@ from protocols.errors import Misuse
 
 
 def fit_scaler(scaler: Any, clients: Clients, *, bounds: float | Array, **options: Any) -> Any:
-    """Fit a StandardScaler to the examples of all clients together, and return it.
+    """Fit a StandardScaler to the examples of all clients together, and return it; `scaler.result_` is the run's
+    Result.
 
-    One secure sum of every client's mean and mean square, each counted by its examples. clients: (x, y) or x by name,
-    or `data_for(client_id, config)` with `names`. bounds: public, > 0: |x| is at most so much, one number or one for
-    each feature; a client's mean or mean square beyond it is clipped, and a warning says so. Another one names features
-    whose spread is so small beside it that rounding shows: at 32 bits a deviation below 1/4000 of the bound is known to
-    a per cent or worse, and one below 1/27000 counts as none. options: of `Federation`; layers of client-level DP noise
-    the statistics and charge for them. `scaler.result_` is the run's Result.
+    One secure sum holds every client's mean and mean square, each counted by its examples.
 
-    Raises Misuse for another scaler, for bounds that are none, for a round without a total, and as `Federation` does.
+    - scaler: a `sklearn.preprocessing.StandardScaler`.
+    - clients: (x, y) or x by name, x float [n, features]; or a function `data_for(client, config)`, with
+      names=[...].
+    - bounds: public, > 0: the largest |x|, one number or one for each feature. A client's mean or mean square
+      beyond it is clipped, and a warning says so. A second warning names features whose deviation is so small that
+      rounding shows: at 32 bits, below 1/4000 of the bound it is known to a per cent or worse, and below 1/27000 it
+      counts as none.
+    - options: of `Federation`; layers of client-level noise noise the statistics and charge for them.
 
-        scaler = fit_scaler(StandardScaler(), {"a": (xa, ya), "b": (xb, yb)}, bounds=10.0, privacy=[SecAgg()])
+    Raises Misuse for another scaler, for bounds that are none, for a round without a total, and what `Federation`
+    raises.
+
+        clients = {"a": (xa, ya), "b": (xb, yb), "c": (xc, yc)}
+        scaler = fit_scaler(StandardScaler(), clients, bounds=10.0, privacy=[SecAgg()])
     """
     if type(scaler) is not StandardScaler:
         raise Misuse(

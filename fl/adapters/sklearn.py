@@ -89,20 +89,23 @@ def from_sklearn(
     test: Any = None,
     **options: Any,
 ) -> Federation:
-    """Return a federation around an estimator; `result.model.estimator()` is the fitted one.
+    """Return a federation around a scikit-learn estimator; `result.model.estimator()` is the fitted one.
 
-    estimator: a classifier or regressor with `coef_` and `intercept_` (`coefs_`, `intercepts_`) that goes on from them:
-    by `partial_fit` (SGDClassifier, SGDRegressor, Perceptron, MLPClassifier), or by `fit` with `warm_start`
-    (LogisticRegression: few iterations, such as max_iter=5, where clients lack classes; no class_weight="balanced").
-    One that is fitted already is where the run
-    begins; else linear models begin with zeros. clients: (x, y) by name, or `data_for(client_id, config)` with `names`;
-    x float [n, features], y [n]. classes: all labels there are, public; a classifier needs them. features: a public
-    number, needed with `data_for`. test: (x, y) for `score`. options: of `Federation`; `local_epochs` are passes per
-    round; bits is 24 and range 256 unless given.
+    - estimator: a classifier or regressor with `coef_` and `intercept_` (`coefs_`, `intercepts_`) that goes on from
+      them: by `partial_fit` (SGDClassifier, SGDRegressor, Perceptron, MLPClassifier), or by `fit` with `warm_start`
+      (LogisticRegression: few iterations, such as max_iter=5, where clients lack classes; no
+      class_weight="balanced"). The run begins with what it learned, else linear models begin with zeros.
+    - clients: (x, y) by name, x float [n, features], y [n]; or a function `data_for(client, config)`, with
+      names=[...].
+    - classes: all labels there are, public; a classifier needs them (default: None).
+    - features: a public number, needed with `data_for` (default: None).
+    - test: (x, y) for `score` (default: None).
+    - options: of `Federation`; local_epochs are passes per round, bits is 24 and range 256 unless given.
 
-    Raises Misuse for an estimator that is none of these, and as `Federation` does.
+    Raises Misuse for an estimator that is none of these, and what `Federation` raises.
 
-        federation = from_sklearn(SGDClassifier(), {"a": (xa, ya), "b": (xb, yb)}, classes=[0, 1], privacy=[SecAgg()])
+        clients = {"a": (xa, ya), "b": (xb, yb), "c": (xc, yc)}
+        federation = from_sklearn(SGDClassifier(), clients, classes=[0, 1], privacy=[SecAgg()])
         model = federation.fit(rounds=10).model.estimator()
     """
     arguments.no_class("estimator", estimator)

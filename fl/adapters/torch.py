@@ -28,16 +28,20 @@ def from_torch(
 ) -> Federation:
     """Return a federation around a module, its optimizer and its loop; `result.model` is the trained module.
 
-    model: where the run begins; it stays as it is, every client trains a copy. train: `train(model, loader,
-    optimizer[, criterion, device, epoch, round])` as in `Federation`, once per local epoch. clients: loaders by name,
-    as in `Federation`. optimizer: of the model's parameters; every client's, every round, is a copy of it. scheduler:
-    of that optimizer, stepped after every local epoch of the run (`scheduler_per="round"`: every round, "step": every
-    batch, by the loop itself if it takes `scheduler`), or None.
-    options: of `Federation`.
+    - model: where the run begins. It stays as it is, and every client trains a copy.
+    - train: `train(model, loader, optimizer[, criterion, device, epoch, round])` as `Federation` takes it, called
+      once per local epoch.
+    - clients: loaders by name, as `Federation` takes them.
+    - optimizer: of the model's parameters; every client has a copy of it in every round.
+    - scheduler: of that optimizer, stepped after every local epoch of the run, or as `scheduler_per=` says
+      (default: None).
+    - options: of `Federation`.
 
-    Raises Misuse for an optimizer of other parameters, a scheduler of another optimizer, and as `Federation` does.
+    Raises Misuse for an optimizer of other parameters, a scheduler of another optimizer, a loop that uses the outer
+    model, and what `Federation` raises.
 
-        federation = from_torch(model, train, {"a": one, "b": other}, optimizer, scheduler, privacy=[SecAgg()])
+        federation = from_torch(model, train, {"a": one, "b": other, "c": third}, optimizer, privacy=[SecAgg()])
+        trained = federation.fit(rounds=10).model
     """
     arguments.instance("model", model, torch.nn.Module, "a torch module")
     arguments.no_class("optimizer", optimizer)

@@ -116,19 +116,24 @@ def _around(trainer: Any, model: Any) -> Any:
 
 
 def from_trainer(trainer: Any, clients: Clients, *, test: Any = None, **options: Any) -> Federation:
-    """Return a federation around a Trainer; `result.model` is the trained model.
+    """Return a federation around a Hugging Face Trainer; `result.model` is the trained model.
 
-    trainer: as it would be trained: its model is where the run begins, and its arguments, collator, loss, callbacks,
-    optimizer and scheduler are every client's. `num_train_epochs` are the local epochs of a round, or `max_steps` its
-    steps; a schedule of the learning rate runs once over the run, and an optimizer's moments begin anew every round.
-    clients: data sets by name, or `data_for(client_id, config)` with `names`. test: a data set for `evaluate`.
-    metrics=("loss",) sums the training loss. options: of `Federation`; `optimizer=` takes the place of the arguments'.
-    Of a PEFT model only what trains is sent.
+    - trainer: as it would be trained: its model is where the run begins, and its arguments, collator, loss,
+      callbacks, optimizer and scheduler are every client's. `num_train_epochs` are the local epochs of a round, or
+      `max_steps` its steps. A schedule of the learning rate runs once over the run; an optimizer's moments begin
+      anew every round. Of a PEFT model only what trains is sent.
+    - clients: data sets by name, or a function `data_for(client, config)`, with names=[...].
+    - test: a data set for `evaluate` (default: None).
+    - options: of `Federation`. metrics=("loss",) sums the training loss; optimizer=... takes the place of the
+      arguments'.
 
-    SampleDP, and DistributedDP at example level, draw the batches and take the steps through `training_step`; what
-    else the arguments say is refused by name before round 1. Raises Misuse as `Federation` does.
+    SampleDP, and DistributedDP at example level, draw the batches and take the steps through `training_step`.
 
-        trainer.model = from_trainer(trainer, {"a": one, "b": other}, privacy=[SecAgg()]).fit(rounds=10).model
+    Raises Misuse before round 1 for arguments of the Trainer that such a layer leaves without effect, and what
+    `Federation` raises.
+
+        federation = from_trainer(trainer, {"a": one, "b": other, "c": third}, privacy=[SecAgg()])
+        trainer.model = federation.fit(rounds=10).model
     """
     arguments.instance("trainer", trainer, Trainer, "a transformers.Trainer")
     args = trainer.args

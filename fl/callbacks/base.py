@@ -19,12 +19,20 @@ from protocols.layers import LocalTask
 class Run:
     """What a server's hook sees of a run.
 
-    rounds: planned. model: the server's torch module, moved in place from round to round. history: a RoundResult per
-    round so far, those of a resumed run included. settings: names of strategy, layers and secure sum, and `rounds`.
-    summed: the training metrics that travel in the secure sum. tested: the metrics of the server's test data. clients:
-    those of the clients' own data that an evaluation releases, charged where there is noise, in the rounds in which it
-    is due. noisy: a layer adds noise; then `train_metrics` are empty, and no log may hold when a round ended. evaluate:
-    returns the test metrics of the model as it is.
+    - rounds: how many are planned.
+    - model: the server's torch module, moved in place from round to round.
+    - history: a RoundResult per round so far, those of a resumed run included.
+    - settings: names of strategy, layers and secure sum, and `rounds`.
+    - summed: names of the training metrics that travel in the secure sum.
+    - tested: names of the metrics of the server's test data.
+    - clients: names of the metrics of the clients' own data that an evaluation releases, in the rounds in which it
+      is due.
+    - noisy: a layer adds noise; then `train_metrics` are empty, and no log may hold when a round ended.
+    - evaluate: a function of no argument that returns the test metrics of the model as it is.
+
+        class Watch(Callback):
+            def on_run_begin(self, run: Run):
+                print(run.rounds, run.settings, run.tested)
     """
 
     rounds: int
@@ -39,15 +47,16 @@ class Run:
 
 
 class Callback:
-    """Base: override the hooks that are wanted.
+    """Base of callbacks: override the hooks that are wanted. Give instances as `Federation(callbacks=[...])`.
 
-    Server hooks get what was released: the RoundResult that the run's files hold, without what a layer withholds. The
-    first three end the run by returning False. An error that one raises ends `fit`; all rounds so far are saved before,
-    and `Federation.result` holds them.
+    Server hooks get what was released: the RoundResult that the run's files hold, without what a layer withholds.
+    The first three end the run by returning False. An error that one raises ends `fit`; all rounds so far are saved
+    before, and `Federation.result` holds them.
 
-    Client hooks run where the client lives: in this process, a worker process, a Flower node. They see the client's own
-    data; what they note outside this process stays there, and an error is that client's failure, not the run's. Beside
-    a layer that clips the rows of single examples they get a copy of the model, and one that moves it ends the run.
+    Client hooks run where the client lives: in this process, a worker process, a Flower node. They see the client's
+    own data; what they note outside this process stays there, and an error is that client's failure, not the run's.
+    Beside a layer that clips the rows of single examples they get a copy of the model, and one that moves it ends
+    the run.
 
         class Announce(Callback):
             def on_round_end(self, run, result):

@@ -103,12 +103,22 @@ class Watching(Callback):
 
 
 class KeepBest(Watching):
-    """Keeps the model of the best round: `state`, a state dict on the CPU, None until there is one.
+    """Keep the model of the best round: `state`, a state dict on the CPU, None until there is one. `value` is its
+    metric, `round` its number.
 
-    path: a safetensors file that holds it too, replaced whole; a resumed run finds there what it kept.
+    - metric: its name (default: "accuracy").
+    - mode: which way it gets better, "max" or "min" (default: None, as its name says: down for a loss or an error,
+      up for an accuracy and its like).
+    - path: a safetensors file that holds the state too, replaced whole; a resumed run finds there what it kept
+      (default: None).
+    - of: whose metric: "test" (of the server's data, or what a `ClientEvaluation` releases; default) or "train"
+      (what clients summed).
+
+    Raises Misuse for a value out of range, and before round 1 for a metric that never comes or that the layers do
+    not allow to choose by. Abandoned rounds do not count.
 
         best = KeepBest("accuracy")
-        result = Federation(..., test=test, callbacks=[best]).fit(rounds=50)
+        result = Federation(make, loaders, test=loaders["a"], callbacks=[best]).fit(rounds=2)
         result.model.load_state_dict(best.state)
     """
 
@@ -143,10 +153,22 @@ class KeepBest(Watching):
 
 
 class EarlyStopping(Watching):
-    """Ends the run when `patience` rounds (>= 1) in a row were no better than the best by more than `least`.
+    """End the run when `patience` rounds in a row were no better than the best one. A resumed run knows the rounds
+    before it, and plays at least one more. What a stop by released models may claim beside differential privacy
+    stands in docs/dp-account.md, section 12.
 
-    A resumed run knows the rounds before it, and plays one more at least. Beside differential privacy, what a stop by
-    released models may claim stands in docs/dp-account.md, section 12.
+    - metric: its name (default: "loss").
+    - mode: which way it gets better, "max" or "min" (default: None, as its name says: down for a loss or an error,
+      up for an accuracy and its like).
+    - patience: rounds, >= 1 (default: 3).
+    - least: a round is better only by more than this, >= 0 (default: 0).
+    - of: whose metric: "test" (of the server's data, or what a `ClientEvaluation` releases; default) or "train"
+      (what clients summed).
+
+    Raises Misuse for a value out of range, and before round 1 for a metric that never comes or that the layers do
+    not allow to choose by. Abandoned rounds do not count.
+
+        Federation(make, loaders, test=loaders["a"], callbacks=[EarlyStopping("loss", patience=1)]).fit(rounds=3)
     """
 
     def __init__(

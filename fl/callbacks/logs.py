@@ -46,7 +46,12 @@ def released(result: RoundResult) -> dict[str, float]:
 
 
 class CSVLog(Callback):
-    """A table of all rounds in the file `path`, replaced whole after every round."""
+    """Write a table of all rounds to a file, replaced whole after every round.
+
+    - path: of the file; its folder is made.
+
+        Federation(make, loaders, callbacks=[CSVLog("rounds.csv")]).fit(rounds=1)
+    """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
@@ -62,7 +67,14 @@ class CSVLog(Callback):
 
 
 class TensorBoard(Callback):
-    """Scalars for TensorBoard in `folder`. Needs the extra `tensorboard`, else raises MissingExtra here."""
+    """Write a run's released numbers as scalars for TensorBoard.
+
+    - folder: of the event files.
+
+    Raises MissingExtra without the extra `tensorboard`.
+
+        Federation(make, loaders, callbacks=[TensorBoard("logs")])
+    """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = str(folder)
@@ -80,9 +92,14 @@ class TensorBoard(Callback):
 
 
 class MLflow(Callback):
-    """A run of MLflow, in the active one if there is one. Needs the extra `mlflow`, else raises MissingExtra here.
+    """Log a run to MLflow, in its active run if there is one. Where it tracks is MLflow's own setting.
 
-    experiment, name: what MLflow calls them (default: its own). Where it tracks is MLflow's to say.
+    - experiment: its name (default: None, MLflow's own).
+    - name: of the run (default: None, MLflow's own).
+
+    Raises MissingExtra without the extra `mlflow`.
+
+        Federation(make, loaders, callbacks=[MLflow("digits")])
     """
 
     def __init__(self, experiment: str | None = None, name: str | None = None) -> None:
@@ -112,10 +129,16 @@ class MLflow(Callback):
 
 
 class WandB(Callback):
-    """A run of Weights & Biases. Needs the extra `wandb`, else raises MissingExtra here. options: of `wandb.init`.
+    """Log a run to Weights & Biases. What clients print is not captured and no system figures are sent, unless
+    `settings` among the options says so. Beside noise all rounds are sent when the run ends, since W&B dates what
+    it gets by its own clock.
 
-    What clients print is not captured and no system figures are sent, unless `settings` among the options says so.
-    Beside noise all rounds are sent when the run ends: W&B dates what it gets by its own clock.
+    - project: its name (default: None, W&B's own).
+    - options: of `wandb.init`.
+
+    Raises MissingExtra without the extra `wandb`.
+
+        Federation(make, loaders, callbacks=[WandB("digits")])
     """
 
     def __init__(self, project: str | None = None, **options: Any) -> None:
