@@ -25,6 +25,7 @@ FIGURES = Path(__file__).with_name("figures.json")
 OUTCOMES = {0: "survived", 1: "noticed", 33: "no test", -24: "timeout", -14: "timeout"}  # else: crashed
 COLUMNS = ("types", "words", "noticed", "timeout", "crashed", "survived", "no test", "not met")
 OPEN = ("survived", "no test")
+OFTEN = 10
 Survivor = tuple[str, str, str]  # place, the line as changed, why it need not be noticed
 PACKAGES = ("protocols", "secagg", "dp", "fl/round")
 INTRODUCTION = """\
@@ -143,9 +144,11 @@ def total(figures: dict[str, dict[str, Any]]) -> Counter[str]:
 
 
 def reasons(unnoticed: list[Survivor]) -> list[str]:
-    """A line per reason, the most frequent first."""
+    """A line for each of the most frequent reasons, and what the others are together."""
     seen = Counter((why or "not explained yet").replace("\n", " ") for _, _, why in unnoticed)
-    return [f"- {why} ({count})" for why, count in sorted(seen.items(), key=lambda item: (-item[1], item[0]))]
+    often = sorted(seen.items(), key=lambda item: (-item[1], item[0]))
+    rest = f"- {len(often[OFTEN:])} other reasons ({sum(count for _, count in often[OFTEN:])})"
+    return [*(f"- {why} ({count})" for why, count in often[:OFTEN]), *([rest] if often[OFTEN:] else [])]
 
 
 def code(text: str) -> str:
@@ -166,7 +169,8 @@ def write(folder: Path, rooms: list[str]) -> int:
     """Keep the outcomes of `rooms`, not of folders that are gone, and write the page; 1 if a survivor is not explained
     or a mutant was not met.
     """
-    known, there = json.loads(FIGURES.read_text()) | seen_in(folder, rooms), rooms_of_code()
+    seen_now = seen_in(folder, rooms) if (folder / "commit").is_file() else {}
+    known, there = json.loads(FIGURES.read_text()) | seen_now, rooms_of_code()
     figures = {name: at for name, at in sorted(known.items()) if name in there}
     FIGURES.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
     unnoticed = [(*each,) for at in figures.values() for each in at["unnoticed"]]
