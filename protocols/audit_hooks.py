@@ -1,8 +1,7 @@
 """What a protocol may tell an audit about itself, so that more can be checked. Everything here is optional.
 
-A SecureSum that has an attribute `audit_hooks` (a Hooks) is checked more deeply. A wrong hook cannot make a
-broken protocol pass what does not need hooks; a missing one makes properties "not checked", with the
-reason.
+An audit looks deeper into a SecureSum that has an attribute `audit_hooks` (a Hooks). A missing hook makes properties
+"not checked", with the reason. A wrong hook cannot make a broken protocol pass a property that needs no hooks.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence

@@ -90,8 +90,9 @@ class Rule:
 
 @dataclass(frozen=True)
 class Group:
-    """Clients whom a plan draws at random. size: of a group. count: of such groups. others: it is one client's own, and
-    drawn from the others. corrupt: so many corrupt members are too many. left: so many have to stay.
+    """A group of clients that a plan draws at random. size: clients of a group. count: how many such groups there are.
+    others: the group is one client's own, drawn from all others. corrupt: with so many corrupt members or more, the
+    group fails. left: with fewer members that stay, it fails.
     """
 
     size: int
@@ -103,8 +104,9 @@ class Group:
 
 @dataclass(frozen=True)
 class Odds:
-    """What a plan leaves to chance. clients, corrupt, survivors: of the cohort. graphs: so many may the server choose
-    among. security, correctness: a secret is lost with probability 2^-security at most, a total with 2^-correctness.
+    """What a plan leaves to chance. clients, corrupt, survivors: of the cohort. graphs: among how many the server may
+    choose. security, correctness: bits. A secret is lost with probability 2^-security at most, a total with
+    2^-correctness.
     """
 
     clients: int
@@ -118,8 +120,9 @@ class Odds:
 
 @dataclass(frozen=True)
 class Graphs:
-    """Among how many sparse graphs a plan lets a malicious server choose. rounds: so many have a graph (0: any).
-    each: graphs of one round. public: a graph follows from the session; else every session draws another.
+    """Among how many sparse graphs a plan lets a malicious server choose. rounds: how many rounds have a graph (0: any
+    number). each: graphs that the server may choose among in one round. public: a graph follows from the session; else
+    every session draws another.
     """
 
     rounds: int

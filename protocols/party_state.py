@@ -19,13 +19,13 @@ from protocols.layers import RoundFacts
 from protocols.store import Store, Transaction
 
 KEPT = "kept/"
-"""What the names of these entries of a store begin with."""
+"""The names of these entries of a store begin with this."""
 LASTING = "/lasting"
-"""What the names of entries end with that outlive their run: what its party must never do again in it."""
+"""Entries whose names end with this outlive their run: they say what their party must never do again in it."""
 UNTIL = "/until"
-"""What the names of entries end with that say when what lies beside them dies, in seconds since 1970."""
+"""An entry whose name ends with this says when the entries beside it expire, in seconds since 1970."""
 SCHEMA = "/schema"
-"""Under this name lies the digest of the model's schema that arrays were kept beside."""
+"""An entry whose name ends with this holds the digest of the schema of the model that arrays were kept beside."""
 CLOSED = "closed"
 """Under this name the server broadcasts, for each client asked, the last round that closed with its input (0: none)."""
 Arrays = Mapping[str, NDArray[Any]]

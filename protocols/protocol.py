@@ -25,9 +25,10 @@ Input = TypeVar("Input")
 
 
 class Stage(NamedTuple):
-    """One trip: the server asks, parties of `role` answer. `counts`: whoever answers this stage has contributed
-    (in a sum: it is a survivor). needed: the fewest answers with which the session can still end with a result, of
-    those who are asked (0: as many as `Demands.survivors`): while fewer came, it is worth while to wait.
+    """One trip: the server asks, and parties of `role` answer. counts: a client that answers this stage has
+    contributed (in a sum: it is a survivor). needed: the fewest answers, of those who are asked, with which the
+    session can still end with a result (0: as many as `Demands.survivors`). While fewer have come, waiting is worth
+    while.
     """
 
     name: str

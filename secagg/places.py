@@ -1,10 +1,11 @@
-"""Who shares what with whom in one session: it follows from the rules, the graph and who is there, for everybody alike.
+"""Who shares what with whom in one session. It follows from the rules, the graph and who is there, and is the same for
+every party.
 
-Every client entrusts shares of its secrets to holders. With fresh keys these are its neighbours, and the secrets are
-the seed of its own mask and the key behind its masks with neighbours: the one opens if it stays, the other if it
-leaves. With reused keys the holders are one committee, and the secrets are the seed of its own mask and one seed for
-each edge: of a survivor open the first, and its edges to those who are gone; of nobody else anything. What does not
-belong here: keys, shares.
+Every client entrusts shares of its secrets to holders. With fresh keys the holders are its neighbours, and the secrets
+are two: the seed of its own mask, which opens if the client stays, and the key behind its masks with neighbours, which
+opens if it leaves. With reused keys the holders are one committee, and the secrets are the seed of its own mask and
+one seed for each edge. Of a survivor the first opens, and the edges to clients that are gone; of a client that is gone
+nothing opens. What does not belong here: keys, shares.
 """
 
 import functools

@@ -72,10 +72,11 @@ class _MaskedSum(SecureSum):
         self._open, self._sparing = setup is None, False
 
     def over_network(self) -> Self:
-        """Return what is played where every trip costs seconds: without a `setup`, keys are reused in every session in
-        which that promises no less (`choose.reusing`), so that a round is two or three trips and not five.
+        """Return the protocol to play over a network, where every trip costs seconds. Where the user gave no `setup`,
+        it reuses keys in every session in which that promises no less (`parameter_choice.reusing`): a round is then
+        two or three trips and not five.
 
-        Not in the malicious model: there reused keys take a beacon, and the kind of keys is the user's to say.
+        In the malicious model it is this one: reused keys need a beacon there, and the user says which kind of keys.
         """
         if not self._open or self.wishes.demand.threat == MALICIOUS:
             return self
@@ -84,8 +85,8 @@ class _MaskedSum(SecureSum):
         return other
 
     def _asked(self, clients: int, least: int) -> tuple[Wishes, int]:
-        """What is asked for in a session of so many clients, and how many of them are in every total, where a layer
-        counts on `least`: the same at every party.
+        """Return what a session of so many clients asks for, and how many of them are in every total, where a layer
+        counts on `least`. Every party finds the same.
         """
         return reusing(self.wishes, clients, least) if self._sparing else (self.wishes, least)
 
@@ -127,8 +128,8 @@ class _MaskedSum(SecureSum):
         rules_of(session)
 
     def completed(self, session: Session, memory: bytes | None) -> Session:
-        """In the malicious model the signed roster's keys of these clients are put into it; with reused keys, the
-        set-up that it builds on.
+        """Return the session with what comes from this party: in the malicious model the signed roster's keys of its
+        clients, with reused keys the set-up that it builds on.
         """
         wishes, least = self._asked(session.clients, counted := session.min_survivors)
         chosen = (
@@ -147,7 +148,9 @@ class _MaskedSum(SecureSum):
 
     @property
     def keeps(self) -> str:
-        """Set-ups of reused keys lie apart from the counts of sessions with fresh ones."""
+        """The name that memories are filed under. Set-ups of reused keys have one of their own, apart from the counts
+        of sessions with fresh keys.
+        """
         return f"{self.tag}, one set-up for many rounds" if self.builds_on_earlier else self.tag
 
     @property

@@ -71,8 +71,8 @@ class Rules:
 
     @functools.cached_property
     def ranked(self) -> NDArray[np.int64] | None:
-        """The clients by their identities, where a beacon fixes the graph: the server picks the session's order after
-        it knew the beacon, so the graph does not depend on it. None: by their index.
+        """The clients in the order of their identities, where a beacon fixes the graph: the server chose the session's
+        order after it knew the beacon, so the graph must not depend on that order. None: the order of the session.
         """
         if not (self.parameters.beacon and self.parameters.identities):
             return None
@@ -94,8 +94,8 @@ class Rules:
         return [int(i) for i in self.circle(drawn)[:size]]
 
     def needed(self, stage: str) -> int:
-        """The fewest answers in a stage with which a total can still come. With fresh keys on a sparse graph it is each
-        client's own neighbours that open, so at the end most must still be there.
+        """The fewest answers in a stage with which a total can still come. With fresh keys on a sparse graph each
+        client's own neighbours open its secrets, so most clients must still be there at the end.
         """
         opened = self.threshold + 1 if self.complete or self.parameters.reuse else self.shown
         own = {REVEAL: self.clients, CONFIRM: self.parameters.quorum, UNMASK: opened}
@@ -162,8 +162,9 @@ class Rules:
 
 
 def _seed(parameters: MaskParameters, context: bytes, round: int) -> bytes:
-    """The graph's seed: the session's context (it has the server's nonce), or a beacon with what was fixed before it:
-    the whole signed roster in an order of its own, and a round of at most BEACON_ROUNDS.
+    """Return the graph's seed. Without a beacon it is the session's context, which holds the server's nonce. With one
+    it is the beacon and what was fixed before it: the whole signed roster in an order of its own, and a round of at
+    most BEACON_ROUNDS.
     """
     if not parameters.beacon:
         return hashlib.sha256(b"secagg graph v1\0" + context).digest()

@@ -1,10 +1,10 @@
 """Inputs that started from different models: what every client of the sum is shown of all of them.
 
-Without it a digest could only leave the model out, and a server could show a model of its own to one client. The
-manifest names every version with its digest and age, and says who started where. All clients agree on it; each checks,
-before it trains, that its own base is the one that it names, that no version is for a few clients alone, whoever
-leaves, that all are links of the run's one chain, and that factors follow age by one public rule. What does not belong
-here: buffers, when a sum is begun.
+Without a manifest the session's digest would have to leave the model out, and a server could show one client a model
+of its own. The manifest names every version with its digest and age, and says who started where. All clients agree on
+it. Before it trains, each client checks that its own base is the one that the manifest names, that enough clients
+share every version, whoever leaves, that all versions are links of the run's one chain, and that factors follow age by
+one public rule. What does not belong here: buffers, when a sum is begun.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
-"""Set-up: the public keys go, the others' come; pair keys are made, the private keys are gone, and the first round goes
-on at once.
+"""Set-up of reused keys: the client's public keys go and the others' come. It makes the pair keys, erases the private
+keys, and goes on with the first round at once.
 
-With whom a client shares masks must follow from the graph and from who enrolled, which it signs with every masked
-vector: so a list that lacks a key is refused.
+The clients with whom it shares masks must follow from the graph and from who enrolled, which it signs with every
+masked vector. So it refuses a list that lacks a key.
 """
 
 from dataclasses import dataclass

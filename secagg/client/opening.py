@@ -1,11 +1,12 @@
-"""Last state: whoever holds shares opens, once, what the survivors open of each client's secrets (`Places.opens`),
-never two of them that together give a vector away. It is then done, with nothing left. Bonawitz et al., CCS 2017,
-figure 4, round 4.
+"""Last state: a client that holds shares opens once what the survivors open of each client's secrets (`Places.opens`).
+It never opens two secrets of one client that together give its vector away. Then it is done and keeps nothing.
+Bonawitz et al., CCS 2017, figure 4, round 4.
 
-Outside the semi-honest model it opens to one view only: the dealers it masked with itself, and survivors that a quorum
-signed, each of whom signed those dealers too. It need not have voted. Later rounds of reused keys have no vote on the
-complete graph: there the threshold keeps two views apart (2 t > holders + corrupt), for t holders were shown a client
-alive, or t were shown it gone, not both; what a mixture of views leaves out of the total is counted (`Rules.shown`).
+Outside the semi-honest model it opens to one view only: the dealers that it masked with, and survivors that a quorum
+signed and who each signed those dealers too. It need not have voted itself. Later rounds of reused keys have no vote
+on the complete graph. There the threshold keeps two views apart (2 t > holders + corrupt): t holders were shown a
+client alive, or t were shown it gone, not both. What a mixture of views leaves out of the total is counted
+(`Rules.shown`).
 """
 
 from dataclasses import dataclass, field

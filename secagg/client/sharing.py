@@ -1,7 +1,7 @@
 """Third state: the neighbours' public keys come, sealed shares of this client's two secrets go.
 
-The secrets are the seed of its own mask and its private key for pairwise masks: the one is opened if it stays, the
-other if it leaves (Bonawitz et al., CCS 2017, figure 4, round 1). What does not belong here: masks.
+The secrets are the seed of its own mask, which is opened if the client stays, and its private key for pairwise masks,
+which is opened if it leaves (Bonawitz et al., CCS 2017, figure 4, round 1). What does not belong here: masks.
 """
 
 import functools

@@ -1,7 +1,8 @@
-"""State of those who vote, before they open: the client is shown who survived, and signs it once, with the graph and
-the dealers that it masked with.
+"""State of a client that votes before it opens: the server shows it who survived, and it signs that once, with the
+graph and the dealers that it masked with.
 
-It may be asked to open without having voted: others' votes may be enough. What does not belong here: opening.
+The server may ask it to open though it has not voted: the votes of others may be enough. What does not belong here:
+opening.
 """
 
 from dataclasses import dataclass, field

@@ -45,8 +45,8 @@ def unmask(session: Session, facts: Facts, total: Words, arrived: Collection[int
 def _masks(
     session: Session, facts: Facts, arrived: Collection[int], owner: int, place: int, secret: bytes
 ) -> Iterator[tuple[bool, bytes]]:
-    """The masks of an opened secret, each with whether it is added: of two clients the lower had added the mask that
-    they share, and what is left of it in the total is the survivor's. Raises DealerBlamed.
+    """Return the masks of an opened secret, each with whether it is added. Of two clients the lower one had added the
+    mask that they share, and the total still holds the survivor's half of it. Raises DealerBlamed.
     """
     context, names, pledge = session.context, session.roster, facts.pledges[owner]
     places = facts.places(rules_of(session))
