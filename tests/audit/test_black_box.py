@@ -1,6 +1,7 @@
 """What an audit of a black box finds, what it does not know, and what it asks of an adapter."""
 
 import gc
+import hashlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import pytest
 from numpy.random import default_rng
 
 from protocols.audit import BlackBox, Report, Status, audit
+from protocols.audit.properties.black import _windows
 from protocols.audit.repeatable import ReplayRandom, supplied
 from protocols.errors import Misuse
 from tests.audit.boxes import Drop, Inputs, box, leavers, noise, sound, summed
@@ -116,6 +118,23 @@ def test_one_client_that_masks_nothing_is_found_among_others_that_do() -> None:
         return summed(inputs, drop), [(f"client {i}", "server", b) for i, b in zip(who, bodies, strict=True)]
 
     report = audit(BlackBox(run, clients=(3, 5)), only=["randomised"])
+    assert report.properties[0].status is Status.FAILED
+    assert "gives the same bytes again" in report.properties[0].reason
+
+
+@pytest.mark.parametrize("digest", [hashlib.sha256, hashlib.sha512])
+@pytest.mark.parametrize("senders", [{1}, {0, 1, 2}], ids=["one client", "all"])
+def test_a_digest_of_the_input_is_found_whoever_sends_it(senders: set[int], digest: Any) -> None:
+    """32 bytes, all of them random, were as short as a header with a length in it: they passed."""
+
+    def run(inputs: Any, drop: Drop) -> Any:
+        bodies = [
+            noise(v, drop) + (digest(v.tobytes()).digest() if i in senders else b"")
+            for i, v in enumerate(inputs)
+        ]
+        return summed(inputs, drop), [(f"client {i}", "server", body) for i, body in enumerate(bodies)]
+
+    report = audit(BlackBox(run, clients=(3, 3)), only=["randomised"])
     assert report.properties[0].status is Status.FAILED
     assert "gives the same bytes again" in report.properties[0].reason
 
@@ -347,3 +366,11 @@ def test_randomness_is_supplied_by_the_innermost_source_and_given_back(
             assert (taken(16), len(taken(3))) == (second, 3)
     assert os.urandom is holder.mine is original
     assert taken(16) not in (first, second)
+
+
+def test_pieces_that_differ_have_numbers_that_differ() -> None:
+    """A number was a product: of elements of 20 bits in 8 bytes it kept 24 bits, and pieces came again by chance."""
+    body = np.random.default_rng(0).integers(0, 1 << 20, 1 << 14).tobytes()
+    for width in (8, 32):
+        found = _windows(body, width)
+        assert len(np.unique(found)) == len({body[at : at + width] for at in range(len(found))})

@@ -17,7 +17,7 @@ from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.subject import Drop, Played
 from protocols.randomness import SystemRandom
 
-WINDOW = 32
+WINDOW, PIECE = 32, 8
 """Bytes of the pieces that messages are compared by."""
 APART = 18
 """Clients' messages of either input; by chance they lie apart in one of 4 * 10^9 audits."""
@@ -184,12 +184,14 @@ def _ends(body: bytes) -> bytes:
 def _no_piece_repeats(given: dict[int, list[bytes]], zeros: list[list[bytes]]) -> None:
     public = _all_windows(body for sent in zeros for body in sent)
     windows_of = {session: _all_windows(sent) for session, sent in given.items()}
+    pieces = _all_windows((body for sent in zeros for body in sent), PIECE)
     own = {session: windows[~_among(windows, public)] for session, windows in windows_of.items()}
     for first, second in combinations(given, 2):
         short = [_stretch(body, own[first], WINDOW) for body in given[second] if len(body) >= 2 * WINDOW]
         for client, body in enumerate(given[second]):
             # a header that says how long a compressed body is comes again by chance: short, and not everybody's
             at = _stretch(body, own[first], WINDOW if None not in short else 4 * WINDOW)
+            at = _digest(body, windows_of[first], pieces) if at is None else at
             if at is not None:
                 raise Finding(
                     "the same input gives the same bytes again\n"
@@ -208,8 +210,16 @@ def _stretch(body: bytes, seen: NDArray[np.uint64], count: int) -> int | None:
     return int(hits[0]) if hits.size else None
 
 
-def _all_windows(bodies: Iterable[bytes]) -> NDArray[np.uint64]:
-    return np.sort(np.concatenate([_windows(body) for body in bodies]))
+def _digest(body: bytes, seen: NDArray[np.uint64], pieces: NDArray[np.uint64]) -> int | None:
+    """Where a window starts that was seen, though zeros gave no 8 bytes of it: no constant is in it, nor a header."""
+    known = np.concatenate([[0], np.cumsum(_among(_windows(body, PIECE), pieces))])
+    count = WINDOW - PIECE + 1
+    hits = np.flatnonzero(_among(_windows(body), seen) & (known[count:] == known[:-count]))
+    return int(hits[0]) if hits.size else None
+
+
+def _all_windows(bodies: Iterable[bytes], width: int = WINDOW) -> NDArray[np.uint64]:
+    return np.sort(np.concatenate([_windows(body, width) for body in bodies]))
 
 
 def _among(values: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -220,14 +230,17 @@ def _among(values: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.
     return found
 
 
-def _windows(body: bytes) -> NDArray[np.uint64]:
-    """A number for each piece of WINDOW bytes, at every place; that two of one number differ has a chance of 2^-64."""
-    if len(body) < WINDOW:
+def _windows(body: bytes, width: int = WINDOW) -> NDArray[np.uint64]:
+    """A number for each piece of `width` bytes, at every place; that two of one number differ has a chance of 2^-64."""
+    if len(body) < width:
         return np.empty(0, np.uint64)
-    words = np.ndarray((len(body) - 7,), "<u8", body, strides=(1,)).astype(np.uint64)
-    starts = range(0, WINDOW, 8)
-    pieces = (words[at : len(words) - (WINDOW - 8) + at] * _FACTORS[at // 8] for at in starts)
-    return sum(pieces, start=np.zeros(len(body) - WINDOW + 1, np.uint64))
+    words = np.ndarray((len(body) - 7,), "<u8", body, strides=(1,)).astype(np.uint64) * _FACTORS[-1]
+    words ^= words >> np.uint64(
+        32
+    )  # a product alone keeps low zeros: of elements of 20 bits in 8 bytes, 24 bits stay
+    starts = range(0, width, 8)
+    pieces = (words[at : len(words) - (width - 8) + at] * _FACTORS[at // 8] for at in starts)
+    return sum(pieces, start=np.zeros(len(body) - width + 1, np.uint64))
 
 
 def _zeros_do_not_show(zeros: list[bytes], others: list[bytes]) -> None:
