@@ -1,12 +1,11 @@
 """The command `secagg`: builds the application, runs it, and turns errors into one sentence and an exit code.
 
 Belongs here: the list of commands, the entry point, what every command does about errors. What a command does
-belongs in `fl/cli/<command>.py`, which exposes `register(app: typer.Typer) -> None` and imports whatever is
+belongs in `fl/cli/<command>.py`, which has a function, or a group of commands, of its own name and imports whatever is
 heavy inside its functions, so that `secagg --help` imports none of it. Printing is in `fl/cli/output.py`.
 """
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Sequence
@@ -33,7 +32,7 @@ COMMANDS = (
     "choose",
     "doctor",
 )
-"""Commands in the order of the help page; one whose module does not exist is not offered."""
+"""Commands in the order of the help page, and their modules."""
 
 
 HELP = "Privacy layers for federated learning: masked sums, homomorphic sums, differential privacy."
@@ -58,8 +57,11 @@ def build_app(only: str | None = None) -> typer.Typer:
     )
     app.callback(help=HELP)(_root)
     for name in COMMANDS if only is None else (only,):
-        if importlib.util.find_spec(f"fl.cli.{name}") is not None:
-            importlib.import_module(f"fl.cli.{name}").register(app)
+        command = getattr(importlib.import_module(f"fl.cli.{name}"), name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
     return app
 
 

@@ -29,12 +29,7 @@ ROSTER = 64
 """Names that simulated credentials are made for: "0", "1", ...; an audit's sessions have fewer clients."""
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the application."""
-    app.command("audit")(run)
-
-
-def run(
+def audit(
     protocol: Annotated[
         str,
         Argument(
@@ -84,7 +79,7 @@ def run(
     from protocols.extras import needs
 
     with needs("audit", "secagg audit"):
-        from protocols.audit import audit, planned
+        from protocols.audit import planned, runner
 
     for path in report or []:
         if path.suffix not in (".md", ".html", ".json"):
@@ -95,7 +90,8 @@ def run(
         asked: dict[str, Any] = {"only": only or (), "search": search}
         progress = _Progress(as_json, planned(subject, **asked))
         try:
-            made = audit(subject, examples=examples, seed=seed, seconds=limit, on_property=progress, **asked)
+            given: dict[str, Any] = {"examples": examples, "seed": seed, "seconds": limit}
+            made = runner.audit(subject, on_property=progress, **given, **asked)
         finally:
             progress.close()
     for path in report or []:

@@ -3,21 +3,17 @@
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Option
 
+from fl.choose.answer import Recommendation, to_json
+from fl.choose.answer import choose as chosen
+from fl.choose.case import DEVICES, PERSONS, TRUST, Case
+from fl.choose.stacks import HIDES_FROM
 from fl.cli.output import JsonOption, emit_json
 from protocols.errors import Misuse
-
-if TYPE_CHECKING:
-    from fl.choose import Recommendation
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("choose")(choose)
 
 
 def choose(
@@ -44,15 +40,12 @@ def choose(
     """Name up to three stacks of layers for a case: what each costs and states, why the others fell away, and the TOML
     that runs it. What is not given is asked; with --json nothing is, and what is missing is as usual.
     """
-    from fl.choose import Case, choose
-    from fl.choose.answer import to_json
-
     given = {
         "trust": trust, "clients": clients, "parameters": parameters, "link": link, "dropout": dropout,
         "epsilon": epsilon, "person": person, "device": device,
     }  # fmt: skip
     told = _asked(given, as_json)
-    answer = choose(Case(**told, wait=wait, rounds=rounds), data)
+    answer = chosen(Case(**told, wait=wait, rounds=rounds), data)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
         for number, choice in enumerate(answer.choices, 1):
@@ -65,8 +58,6 @@ def choose(
 
 def _asked(given: Mapping[str, Any], silent: bool) -> dict[str, Any]:
     """The answers: those given, and those of a prompt for each of the others."""
-    from fl.choose.case import DEVICES, PERSONS, TRUST, Case
-
     choices = {"trust": tuple(TRUST), "person": PERSONS, "device": tuple(DEVICES)}
     told: dict[str, Any] = {}
     for field in Case.questions():
@@ -102,7 +93,7 @@ def _number(text: str) -> float | None:
         raise Misuse(f"epsilon: expected a number or none, got {text!r}") from None
 
 
-def _show(answer: "Recommendation", output: Path | None) -> None:
+def _show(answer: Recommendation, output: Path | None) -> None:
     for number, choice in enumerate(answer.choices, 1):
         cost = choice.cost
         print(f"{number}. {choice.stack.name}")
@@ -131,8 +122,6 @@ def _show(answer: "Recommendation", output: Path | None) -> None:
 
 def _together(stacks: list[str]) -> str:
     """Names of stacks, those of one layer in one phrase."""
-    from fl.choose.stacks import HIDES_FROM
-
     by: dict[str, list[str]] = {}
     for name in stacks:
         layer, _, total = name.partition(" behind ")

@@ -21,16 +21,12 @@ DataDir = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command to the application."""
-    group = typer.Typer(
-        help="Lists the data sets and where they were found, or fetches one.", add_completion=False
-    )
-    group.command("list")(list_sets)
-    group.command("get")(get_set)
-    app.add_typer(group, name="data")
+data = typer.Typer(
+    help="Lists the data sets and where they were found, or fetches one.", add_completion=False
+)
 
 
+@data.command("list")
 def list_sets(data_dir: DataDir = None, as_json: output.JsonOption = False) -> None:
     """Lists the data sets: where each was found, or that it can be downloaded."""
     from fl.data.catalogue import entries
@@ -52,6 +48,7 @@ def list_sets(data_dir: DataDir = None, as_json: output.JsonOption = False) -> N
     output.stdout_console().print(table)
 
 
+@data.command("get")
 def get_set(
     name: Annotated[str, Argument(help="A name of `secagg data list`.", show_default=False)],
     data_dir: DataDir = None,

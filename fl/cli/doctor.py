@@ -11,16 +11,14 @@ from dataclasses import asdict, dataclass
 from importlib.machinery import PathFinder
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from typer import Option
 
 from fl.cli import output
+from fl.data.catalogue import DataSetStatus, entries
 from protocols.extras import EXTRAS, missing
-
-if TYPE_CHECKING:
-    from fl.data.catalogue import DataSetStatus
 
 OUR_NAMES = ("secagg", "dp", "he", "protocols", "fl")
 CORE = ("cryptography", "dp-accounting", "numba", "numpy", "rich", "scipy", "tomli-w", "typer")
@@ -62,12 +60,7 @@ class Diagnosis:
     packages: dict[str, str | None]
     extras: dict[str, Extra]
     shadowed: list[Collision]
-    data: "list[DataSetStatus]"
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the application."""
-    app.command("doctor")(doctor)
+    data: list[DataSetStatus]
 
 
 def doctor(
@@ -88,8 +81,6 @@ def doctor(
 
 def examine(data_dir: Path | None) -> Diagnosis:
     """Looks at the installation, the folder it is started in, and the places where data may be."""
-    from fl.data.catalogue import entries
-
     packages = {name: installed(name) for name in CORE}
     clashes = collisions(user_folders())
     absent = [

@@ -14,11 +14,6 @@ BANDED = {"separation", "participations", "bands", "momentum"}
 SAMPLED = {"sample_rate"}
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the command `epsilon`."""
-    app.command("epsilon")(epsilon)
-
-
 def epsilon(
     context: typer.Context,
     steps: Annotated[int, Option("--steps", "--rounds", help="Noised steps (or rounds) of the whole run.")],

@@ -6,7 +6,6 @@ What belongs here: the files. What their keys mean is in `fl.run_config`.
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
 from typer import Argument, Option
 
 from fl.cli import output
@@ -44,11 +43,6 @@ def train(model, loader, optimizer, criterion):
         total, seen = total + loss.item() * len(labels), seen + len(labels)
     return {"loss": total / seen}
 '''
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the application."""
-    app.command("init")(init)
 
 
 def init(

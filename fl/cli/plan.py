@@ -8,16 +8,12 @@ from dataclasses import asdict
 from typing import Annotated
 
 import click
-import typer
 from typer import Option
 
 from fl.cli.output import JsonOption, emit_json, stdout_console
 from protocols.policy import THREATS
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the application."""
-    app.command("plan")(plan)
+from secagg.parameters import Cohort
+from secagg.parameters import plan as find
 
 
 def plan(
@@ -42,33 +38,20 @@ def plan(
 
     Exits with 2 where nothing is safe, and names the number to relax.
     """
-    answer = planned(clients, dropout, collusion, threat, dim, bits, security, correctness, beacon=beacon)
+    answer = _planned(Cohort(clients, dropout, collusion, threat, security, correctness, beacon), dim, bits)
     if as_json:
         emit_json(answer)
-        return
-    _show(answer)
+    else:
+        _show(answer)
 
 
-def planned(
-    clients: int,
-    dropout: float,
-    collusion: float,
-    threat: str,
-    dim: int,
-    bits: int,
-    security: float = 40,
-    correctness: float = 20,
-    *,
-    beacon: bool = False,
-) -> dict[str, object]:
+def _planned(cohort: Cohort, dim: int, bits: int) -> dict[str, object]:
     """The command's answer as a flat JSON object. Raises Infeasible, Misuse."""
-    from secagg.parameters import Cohort
-    from secagg.parameters import plan as find
     from secagg.parameters.calibration import calibrate, estimate
     from secagg.parameters.costs import costs
     from secagg.ring import Ring
 
-    found = find(Cohort(clients, dropout, collusion, threat, security, correctness, beacon))
+    found = find(cohort)
     cost = costs(found, dim, bits)
     units = calibrate(found.degree, found.threshold, Ring(cost.ring_bits))
     client_s, server_s = estimate(found, cost, units)

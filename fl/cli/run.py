@@ -11,7 +11,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
-import typer
 from typer import Argument, Option
 
 from fl.cli import output
@@ -26,11 +25,6 @@ DEMO: dict[str, Any] = {
     "local_epochs": 2,
     "learning_rate": 0.1, "batch_size": 16, "dropout": 0.2, "privacy": ["secagg+"],
 }  # fmt: skip
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the command to the application."""
-    app.command("run")(run)
 
 
 def run(

@@ -7,22 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import typer
 from typer import Argument, Option
 
 from fl.cli import output as printed
 from fl.cli.output import JsonOption
+from fl.tradeoff.sweep import Sweep, coarse_to_fine, read
 from protocols.errors import Misuse, SecAggError
-
-if TYPE_CHECKING:
-    from fl.tradeoff.sweep import Sweep
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("tradeoff")(tradeoff)
 
 
 def tradeoff(
@@ -46,7 +38,6 @@ def tradeoff(
     tradeoff of a file names: a run folder for each, a row in cells.jsonl. `secagg report` makes a page of the folder.
     """
     from fl.tradeoff.processes import play
-    from fl.tradeoff.sweep import coarse_to_fine, read
 
     sweeps = [read(path) for path in configs]
     if search == (output is not None):
@@ -104,7 +95,7 @@ def _progress(as_json: bool, total: int) -> Iterator[Callable[[int, int, dict[st
         yield told
 
 
-def _search(sweeps: "Sequence[Sweep]", processes: int | None, as_json: bool) -> None:
+def _search(sweeps: Sequence[Sweep], processes: int | None, as_json: bool) -> None:
     from fl.tradeoff.search import search
 
     def told(study: dict[str, Any]) -> None:

@@ -1,25 +1,21 @@
-"""`secagg verify`: does a run record hold, with the files beside it, or a privacy ledger. What does not belong here:
-the checks.
+"""`secagg verify`: does a run record hold, with the files beside it, or a privacy ledger and its signed head. What
+does not belong here: the checks (`protocols.record`, `dp.ledger`).
 """
 
+import json
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import typer
 from typer import Argument, Option
 
-from fl.cli.output import JsonOption, tell
-from fl.cli.verify_ledger import show_ledger
-
-if TYPE_CHECKING:
-    from protocols.record import RecordVerdict
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("verify")(verify)
+from dp.ledger import Ledger
+from dp.ledger_head import LedgerVerdict, SignedHead
+from fl.cli.output import JsonOption, emit_json, tell
+from protocols.errors import Misuse, RecordError
+from protocols.identity import Identity
+from protocols.record import FILE_NAME, RecordVerdict, check_files, verify_record
 
 
 def verify(
@@ -45,9 +41,6 @@ def verify(
     Without the public key it says "internally consistent only": whoever wrote the file could have written all
     of it.
     """
-    from protocols.errors import Misuse
-    from protocols.record import FILE_NAME, check_files, verify_record
-
     if (run is None) == (ledger is None) or (sign is not None and ledger is None):
         raise Misuse("give RUN, or --ledger and perhaps --sign")
     key = None if public_key is None else _hex(public_key, "--public-key")[-1]
@@ -76,10 +69,8 @@ def verify(
     tell(facts, as_json, told, f"head {verdict.head}", *_reach(verdict, key is not None))
 
 
-def _newest(verdict: "RecordVerdict", heads: list[str]) -> int:
+def _newest(verdict: RecordVerdict, heads: list[str]) -> int:
     """Return the index of the newest of the kept heads. Raises RecordError if one is not in the record."""
-    from protocols.errors import RecordError
-
     known = {entry.head: entry.index for entry in verdict.entries}
     if missing := [one for one in heads if one not in known]:
         raise RecordError(
@@ -88,12 +79,12 @@ def _newest(verdict: "RecordVerdict", heads: list[str]) -> int:
     return max(known[one] for one in heads)
 
 
-def _later(verdict: "RecordVerdict") -> int | None:
+def _later(verdict: RecordVerdict) -> int | None:
     """How many entries follow the newest kept head; None without one."""
     return None if verdict.kept_index is None else len(verdict.entries) - 1 - verdict.kept_index
 
 
-def _reach(verdict: "RecordVerdict", signed: bool) -> Iterator[str]:
+def _reach(verdict: RecordVerdict, signed: bool) -> Iterator[str]:
     """Say up to where somebody else's head reaches, and what covers the rest."""
     if verdict.kept_index is not None:
         told = verdict.entries[verdict.kept_index].body.get("round")
@@ -114,8 +105,6 @@ def _reach(verdict: "RecordVerdict", signed: bool) -> Iterator[str]:
 
 def _hex(text: str, option: str) -> list[bytes]:
     """Return values of 32 bytes given as hexadecimal digits or in a file of them; at least one. Raises Misuse."""
-    from protocols.errors import Misuse
-
     words = [text]
     if Path(text).is_file():
         words = [word for word in Path(text).read_text(errors="replace").split() if len(word) == 64]
@@ -126,3 +115,44 @@ def _hex(text: str, option: str) -> list[bytes]:
     if not found or any(len(data) != 32 for data in found):
         raise Misuse(f"{option}: expected 64 hexadecimal digits or a file that holds them, got {text!r}")
     return found
+
+
+def show_ledger(path: Path, key: bytes | None, head: str | None, sign: Path | None, as_json: bool) -> None:
+    """Check a ledger, print what was established, or its signed head. Raises Misuse, StoreError."""
+    if not path.is_file():
+        raise Misuse(f"no ledger at {path}")
+    ledger = Ledger(path)
+    verdict = ledger.verify(None if head is None else _signed_head(Path(head)), key)
+    if sign is not None:
+        emit_json(ledger.sign_head(Identity.load(sign)).to_json())
+        return
+    verified = verdict.level == "verified"
+    facts = {
+        "verdict": verdict.level,
+        "verified": verified,
+        **asdict(verdict),
+        "terms": ledger.terms.to_plain(),
+    }
+    tell(facts, as_json, *_lines(path, ledger, verdict))
+
+
+def _lines(path: Path, ledger: Ledger, verdict: LedgerVerdict) -> Iterator[str]:
+    yield f"{path}: {verdict.level}; {verdict.charges} charges\nhead {verdict.head}"
+    for spent in ledger.spent():
+        yield f"{spent}; the budget is {ledger.terms.epsilon:g}"
+    if verdict.kept is not None:
+        yield f"The kept head covers the budget and the first {verdict.kept} charges: nothing there was changed."
+    if verdict.level != "verified":
+        yield (
+            "Give --head (a signed head that somebody else kept) and --public-key (the signer's) to rule out a rewrite."
+        )
+
+
+def _signed_head(path: Path) -> SignedHead:
+    """Return the signed head in a file. Raises Misuse."""
+    try:
+        return SignedHead.from_json(json.loads(path.read_text()))
+    except (OSError, ValueError):
+        raise Misuse(
+            f"--head: expected a file that `secagg verify --ledger --sign` printed, got {path}"
+        ) from None
