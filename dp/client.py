@@ -9,7 +9,7 @@ accounted. Noise is drawn on the integer grid of the sum. Noise may be correlate
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,10 +124,10 @@ class ClientDP(PricedLayer):
         Federation(make, loaders, privacy=privacy, fraction=0.5)   # fit(rounds=50) then costs epsilon 8
     """
 
-    name: ClassVar[str] = "client-dp"
-    hides_sum_from_clients: ClassVar[bool] = True
-    counts_broken_as_zero: ClassVar[bool] = True
-    takes_blocks: ClassVar[bool] = True
+    name = "client-dp"
+    hides_sum_from_clients = True
+    counts_broken_as_zero = True
+    takes_blocks = True
 
     def __init__(
         self,

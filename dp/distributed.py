@@ -13,7 +13,7 @@ Steinke (ICML 2021). The arithmetic is in `dp.encoding`, the rotation in `dp.rot
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -117,9 +117,9 @@ class DistributedDP(DistributedPlan):
         Federation(make, loaders, privacy=privacy)   # fit(rounds=50) then costs epsilon 8
     """
 
-    name: ClassVar[str] = "distributed-dp"
-    protects_sums_only: ClassVar[bool] = True
-    counts_broken_as_zero: ClassVar[bool] = True
+    name = "distributed-dp"
+    protects_sums_only = True
+    counts_broken_as_zero = True
     own_options = frozenset({"ledger", "physical_batch"})
 
     def __init__(

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
 
 from dp.clipping import clip_or_drop
 from dp.event_json import to_fact
@@ -53,10 +52,10 @@ class LocalDP(PricedLayer):
         Federation(make, loaders, privacy=[LocalDP(epsilon=8, delta=1e-5, clip=0.5)]).fit(rounds=1).guarantees
     """
 
-    name: ClassVar[str] = "local-dp"
-    charges_parties: ClassVar[bool] = True
-    takes_blocks: ClassVar[bool] = True
-    counts_broken_as_zero: ClassVar[bool] = True
+    name = "local-dp"
+    charges_parties = True
+    takes_blocks = True
+    counts_broken_as_zero = True
 
     def __init__(
         self,

@@ -9,7 +9,6 @@ private is claimed. What does not belong here: noise, the choice of a bound over
 """
 
 from dataclasses import replace
-from typing import ClassVar
 
 from dp.clipping import clip
 from protocols.errors import StackError
@@ -28,7 +27,7 @@ class NormBound(PrivacyLayer):
         Federation(make, loaders, privacy=[NormBound(0.5), SecAggPlus()]).fit(rounds=1)
     """
 
-    name: ClassVar[str] = "norm-bound"
+    name = "norm-bound"
 
     def __init__(self, bound: float = 1.0) -> None:
         self.bound = positive("bound", bound)

@@ -7,7 +7,6 @@ What does not belong here: the quantiser of a stack (`protocols.quantise`).
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 
@@ -30,7 +29,7 @@ class FewBits(Compression):
         Federation(make, loaders, privacy=privacy, metrics=()).fit(rounds=2)   # no metric widens the ring
     """
 
-    name: ClassVar[str] = "few-bits"
+    name = "few-bits"
 
     def __init__(self, bits: int = 4, range: float = 0.1) -> None:
         if not 1 <= bits <= 16:

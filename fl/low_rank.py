@@ -15,7 +15,7 @@ What does not belong here: residuals (`fl.compression`).
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class LowRank(Compression):
         Federation(make, loaders, privacy=[LowRank(1), SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "low-rank"
+    name = "low-rank"
 
     def __init__(self, rank: int = 4) -> None:
         if rank < 1:

@@ -4,7 +4,6 @@
 
 import hashlib
 from dataclasses import replace
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +26,7 @@ class RandomK(Compression):
         Federation(make, loaders, privacy=[RandomK(0.5), SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "random-k"
+    name = "random-k"
 
     def __init__(self, share: float = 0.1) -> None:
         if not 0 < share <= 1:

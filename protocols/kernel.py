@@ -120,7 +120,6 @@ class State(Record):
     they accept.
     """
 
-    TAG: ClassVar[int | None] = None
     finished: ClassVar[bool] = False
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
@@ -154,14 +153,14 @@ class State(Record):
 class Finished(State):
     """Base of final states: nothing more is accepted, no secret is left."""
 
-    finished: ClassVar[bool] = True
+    finished = True
 
 
 @dataclass(frozen=True)
 class Left(Finished):
     """A party that is done: its secrets of this session are gone."""
 
-    TAG: ClassVar[int | None] = 1
+    TAG = 1
 
 
 def expect(message: Message, session: bytes, stage: str, sender_role: str, recipient: Party) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,8 @@ class PlainInput(Record):
 class Waiting(Asking):
     """Server: adds vectors as they arrive. O(dimension) memory."""
 
-    TAG: ClassVar[int | None] = 16
-    STAGE: ClassVar[str] = INPUT
+    TAG = 16
+    STAGE = INPUT
 
     session: Session
     total: NDArray[np.uint64]
@@ -67,8 +66,8 @@ class Waiting(Asking):
 class Ready(Asked):
     """Client: has its vector, waits to be asked."""
 
-    TAG: ClassVar[int | None] = 17
-    STAGE: ClassVar[str] = INPUT
+    TAG = 17
+    STAGE = INPUT
 
     session: Session
     index: int
@@ -91,7 +90,7 @@ class PlainSum(SecureSum):
 
     name = "none"
     default_policy = Policy(min_cohort=1, min_survivors=1)
-    server_sees_vectors: ClassVar[bool] = True
+    server_sees_vectors = True
 
     @property
     def kinds(self) -> Mapping[int, type[State]]:

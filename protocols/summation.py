@@ -33,7 +33,7 @@ class Total(Finished):
     two of whom one did ("client 3 or client 0 (why)").
     """
 
-    TAG: ClassVar[int | None] = 2
+    TAG = 2
 
     total: NDArray[np.int64]
     survivors: tuple[int, ...]

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from dp.accountants import accountant as make_accountant
 from dp.event_json import to_fact
@@ -87,9 +87,9 @@ class SampleDP(PricedLayer):
         Federation(make, loaders, privacy=privacy)   # fit(rounds=50) then costs every client epsilon 8
     """
 
-    name: ClassVar[str] = "sample-dp"
-    charges_parties: ClassVar[bool] = True
-    takes_blocks: ClassVar[bool] = True
+    name = "sample-dp"
+    charges_parties = True
+    takes_blocks = True
     own_options = frozenset({"ledger", "gradients", "physical_batch", "repair"})
 
     def __init__(

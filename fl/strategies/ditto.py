@@ -8,7 +8,7 @@ nothing that is sent: the clip of a layer covers what travels. `fl.personal` rea
 """
 
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -37,7 +37,7 @@ class Ditto(FedAvg):
         fl.personal.model_of(federation, "a")
     """
 
-    name: ClassVar[str] = "ditto"
+    name = "ditto"
     owns = frozenset({"optimizer"})
     keeps_state = True
     beyond_examples = "its personal models are trained on examples without noise and kept from round to round"

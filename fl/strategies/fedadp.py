@@ -9,7 +9,7 @@ have the same angle. n_i: examples, 1 unweighted.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,7 @@ class FedAdp(Strategy):
         Federation(make, loaders, strategy=FedAdp(alpha=2.0), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fedadp"
+    name = "fedadp"
     keeps_state = True
     beyond_examples = "clients count equally there, so that the weights it chooses change nothing"
     weight_cap: int

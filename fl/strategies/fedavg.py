@@ -1,7 +1,5 @@
 """FedAvg (McMahan et al., AISTATS 2017, Algorithm 1): the mean of the clients' models, weighted by examples."""
 
-from typing import ClassVar
-
 from fl.strategies.base import Floats, Strategy
 from protocols.errors import Misuse
 
@@ -17,7 +15,7 @@ class FedAvg(Strategy):
         Federation(make, loaders, strategy=FedAvg(), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fedavg"
+    name = "fedavg"
 
     def __init__(self, server_lr: float = 1.0, weighted: bool = True) -> None:
         if not 0 < server_lr < float("inf"):

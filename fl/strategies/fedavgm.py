@@ -4,7 +4,7 @@ v_t = momentum v_{t-1} + D_t,   x_{t+1} = x_t + server_lr v_t,   D_t: the mean d
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ class FedAvgM(FedAvg):
         Federation(make, loaders, strategy=FedAvgM(momentum=0.5), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fedavgm"
+    name = "fedavgm"
 
     def __init__(self, momentum: float = 0.9, server_lr: float = 1.0, weighted: bool = True) -> None:
         super().__init__(server_lr, weighted)

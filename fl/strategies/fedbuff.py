@@ -12,7 +12,7 @@ Who is in which buffer follows how long clients take: that amplifies nothing, an
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -42,7 +42,7 @@ class FedBuff(FedAvg):
         Federation(make, loaders, strategy=strategy, range=0.5, delays=1.5, privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fedbuff"
+    name = "fedbuff"
     buffers: Buffers
 
     def __init__(

@@ -10,7 +10,7 @@ mean of all g_i.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class FedDyn(Strategy):
         Federation(make, loaders, strategy=FedDyn(alpha=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "feddyn"
+    name = "feddyn"
     keeps_state = True
     steers = True
     weighted = False

@@ -9,7 +9,7 @@ is divided by its limit 1 / (1 - momentum), which cancels.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,7 @@ class FedNova(FedAvg):
         Federation(make, loaders, strategy=FedNova(usual=4), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fednova"
+    name = "fednova"
     steers = True
     beyond_examples = ""
 

@@ -10,7 +10,7 @@ difference D_t as its gradient.
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class FedAdam(FedOpt):
         Federation(make, loaders, strategy=FedAdam(lr=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fedadam"
+    name = "fedadam"
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class FedYogi(FedAdam):
         Federation(make, loaders, strategy=FedYogi(lr=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fedyogi"
+    name = "fedyogi"
 
     def second(self, v: Floats, square: Floats) -> Floats:
         return v - (1 - self.beta2) * square * np.sign(v - square)
@@ -117,7 +117,7 @@ class FedAdagrad(FedOpt):
         Federation(make, loaders, strategy=FedAdagrad(lr=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fedadagrad"
+    name = "fedadagrad"
 
     def __init__(
         self, lr: float = 0.01, beta1: float = 0.0, tau: float = 1e-3, weighted: bool = True

@@ -2,8 +2,6 @@
 local loss.
 """
 
-from typing import ClassVar
-
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.steering import Steering
 from protocols.errors import Misuse
@@ -22,7 +20,7 @@ class FedProx(FedAvg):
         Federation(make, loaders, strategy=FedProx(mu=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fedprox"
+    name = "fedprox"
     steers = True
 
     def __init__(self, mu: float = 0.01, server_lr: float = 1.0, weighted: bool = True) -> None:

@@ -7,7 +7,7 @@ these gradients. BatchNorm statistics, if any, move as the loop moves them.
 """
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 
@@ -27,7 +27,7 @@ class FedSGD(Strategy):
         Federation(make, loaders, strategy=FedSGD(lr=0.5), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "fedsgd"
+    name = "fedsgd"
     owns = frozenset({"optimizer"})
     averages = False
 

@@ -14,7 +14,7 @@ for the group that it is in.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,7 @@ class GroupMedian(Strategy):
         Federation(make, loaders, strategy=GroupMedian(3), privacy=["none"]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "group-median"
+    name = "group-median"
     weighted = False
 
     def __init__(self, groups: int = 5, min_survivors: int = 2, random: SecureRandom | None = None) -> None:

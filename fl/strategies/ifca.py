@@ -15,7 +15,7 @@ nothing is counted.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ class IFCA(Stepped):
         result.model.copies[0], fl.copies.losses_of(result.model, loaders["a"])
     """
 
-    name: ClassVar[str] = "ifca"
+    name = "ifca"
     weighted = False
     beyond_examples = "a client's choice of a cluster follows its examples, and no noise covers it"
 

@@ -13,7 +13,6 @@ without noise every client insists on 2 T survivors.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -46,7 +45,7 @@ class RFA(Stepped):
         Federation(make, loaders, strategy=RFA(0.5), privacy=[SecAggPlus()], policy=policy).fit(rounds=3)
     """
 
-    name: ClassVar[str] = "rfa"
+    name = "rfa"
     weighted = False
     keeps_state = True
     resends = True

@@ -12,7 +12,7 @@ off comes with the next change.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Scaffold(FedAvg):
         Federation(make, loaders, strategy=Scaffold(), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
-    name: ClassVar[str] = "scaffold"
+    name = "scaffold"
     keeps_state = True
     steers = True
 

@@ -6,7 +6,6 @@ A fresh key for every session: what is asked, answered or refused in one session
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +62,8 @@ class HoldsInput(Asked):
 class MayJoin(HoldsInput):
     """Client: waits to be asked to join."""
 
-    TAG: ClassVar[int | None] = 19
-    STAGE: ClassVar[str] = JOIN
+    TAG = 19
+    STAGE = JOIN
 
     join: Join
 
@@ -77,8 +76,8 @@ class MayJoin(HoldsInput):
 class HasJoined(HoldsInput):
     """Client: waits for the holder's keys; then encrypts and sends."""
 
-    TAG: ClassVar[int | None] = 20
-    STAGE: ClassVar[str] = INPUT
+    TAG = 20
+    STAGE = INPUT
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         keys, own, session = self.take(ClientKeys, request), self.own, self.session
@@ -112,8 +111,8 @@ class HasJoined(HoldsInput):
 class GathersJoins(Asking):
     """Server: collects the clients' public keys for boxes."""
 
-    TAG: ClassVar[int | None] = 38
-    STAGE: ClassVar[str] = JOIN
+    TAG = 38
+    STAGE = JOIN
 
     session: Session
     answers: dict[int, Join]
@@ -134,9 +133,9 @@ class GathersJoins(Asking):
 class AwaitsHolderKeys(Asking):
     """Server: waits for what the holder made for this session."""
 
-    TAG: ClassVar[int | None] = 39
-    STAGE: ClassVar[str] = KEY
-    ROLE: ClassVar[str] = HOLDER
+    TAG = 39
+    STAGE = KEY
+    ROLE = HOLDER
 
     session: Session
     joined: tuple[int, ...]
@@ -176,8 +175,8 @@ class MadeKeys(Asked):
     signers: the clients' signing keys in roster order, 32 bytes each; empty if nobody signs.
     """
 
-    TAG: ClassVar[int | None] = 26
-    STAGE: ClassVar[str] = KEY
+    TAG = 26
+    STAGE = KEY
 
     session: Session
     signers: bytes

@@ -4,7 +4,7 @@ that shares the key. What does not belong here: states, ciphertexts' mathematics
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Self
+from typing import Self
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from protocols.summation import IntVector, centred
 class CKKSAccumulator(Accumulator):
     """Adds uploads; needs no key."""
 
-    TAG: ClassVar[int | None] = 2
+    TAG = 2
 
     adder: Adder
 
@@ -67,7 +67,7 @@ class Secrets(Record):
 class CKKSHeldKey(HeldKey):
     """clients: the X25519 keys of those that joined. Tickets are empty."""
 
-    TAG: ClassVar[int | None] = 2
+    TAG = 2
 
     clients: dict[int, bytes]
     secrets: Secrets
@@ -87,7 +87,7 @@ class CKKSHeldKey(HeldKey):
 class CKKSGroupKey(GroupKey):
     """What every client derives from the shared key for one session; nobody else can. root: 32 bytes."""
 
-    TAG: ClassVar[int | None] = 2
+    TAG = 2
 
     root: bytes = field(repr=False)
 

@@ -10,7 +10,6 @@ prevents that.
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from gmpy2 import mpz
 
@@ -41,8 +40,8 @@ def decryptor(number: int) -> Party:
 class HoldsShare(Asked):
     """Decrypts its part of the sum of the clients that were agreed on. It need not have voted itself."""
 
-    TAG: ClassVar[int | None] = 25
-    STAGE: ClassVar[str] = DECRYPT
+    TAG = 25
+    STAGE = DECRYPT
 
     session: Session
     share: KeyShare = field(repr=False)
@@ -79,8 +78,8 @@ class HoldsShare(Asked):
 class GathersInputs(Asking):
     """answers: by client, as they were sent: decryptors add them by themselves."""
 
-    TAG: ClassVar[int | None] = 34
-    STAGE: ClassVar[str] = INPUT
+    TAG = 34
+    STAGE = INPUT
 
     session: Session
     key: ThresholdKey
@@ -105,8 +104,8 @@ class GathersInputs(Asking):
 class GathersDecryptorVotes(GathersVotes):
     """A wrong vote is named and counts as none. listed: what is voted on."""
 
-    TAG: ClassVar[int | None] = 37
-    ROLE: ClassVar[str] = DECRYPTOR
+    TAG = 37
+    ROLE = DECRYPTOR
 
     key: ThresholdKey
     listed: Listed
@@ -132,9 +131,9 @@ class CombinesParts(Asking):
     well-formed; their proofs are checked when the stage closes.
     """
 
-    TAG: ClassVar[int | None] = 35
-    STAGE: ClassVar[str] = DECRYPT
-    ROLE: ClassVar[str] = DECRYPTOR
+    TAG = 35
+    STAGE = DECRYPT
+    ROLE = DECRYPTOR
 
     session: Session
     key: ThresholdKey

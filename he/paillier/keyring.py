@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from he.arrangements import Arrangement, Threshold
 from he.key_files import read_key_file, write_key_file
@@ -31,7 +31,7 @@ class HolderPublic(Record):
     agreed with.
     """
 
-    TAG: ClassVar[int | None] = 1
+    TAG = 1
 
     public: PublicKey
     sealing: bytes
@@ -49,7 +49,7 @@ class HolderPublic(Record):
 class HolderKey(Record):
     """Who opens has this: the factors, and the X25519 private key. Its repr shows neither."""
 
-    TAG: ClassVar[int | None] = 2
+    TAG = 2
 
     secret: SecretKey
     sealing: bytes = field(repr=False)

@@ -22,7 +22,6 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import gmpy2
 from gmpy2 import mpz
@@ -49,7 +48,7 @@ class ThresholdKey(Record):
     together.
     """
 
-    TAG: ClassVar[int | None] = 7
+    TAG = 7
 
     public: PublicKey
     t: int
@@ -97,7 +96,7 @@ class ThresholdKey(Record):
 class KeyShare(Record):
     """Holder `index`'s (1 to n) share of the decryption exponent, and what it signs votes with (32 bytes): secret."""
 
-    TAG: ClassVar[int | None] = 8
+    TAG = 8
 
     key: ThresholdKey = field(repr=False)
     index: int

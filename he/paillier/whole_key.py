@@ -12,7 +12,7 @@ left is uniform modulo n: it fails but with probability 2^-64, and even then sho
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -105,7 +105,7 @@ class PaillierAccumulator(Accumulator):
     tagged: each ticket must carry a key that tags are agreed with (KeyHolder).
     """
 
-    TAG: ClassVar[int | None] = 1
+    TAG = 1
 
     public: PublicKey
     signers: bytes
@@ -155,7 +155,7 @@ class _WholeKey(Record, ABC):
 class PaillierHeldKey(_WholeKey, HeldKey):
     """Tags are agreed with each client by the X25519 key in its ticket."""
 
-    TAG: ClassVar[int | None] = 1
+    TAG = 1
 
     def seed(self, session: Session, index: int, ticket: Ticket) -> bytes:
         return seed_for_holder(self.key.sealing, ticket.tag, session.context, index)
@@ -169,7 +169,7 @@ class PaillierHeldKey(_WholeKey, HeldKey):
 class PaillierGroupKey(_WholeKey, GroupKey):
     """Tags come from the secret that the clients share."""
 
-    TAG: ClassVar[int | None] = 1
+    TAG = 1
 
     @property
     def secret(self) -> bytes:

@@ -7,7 +7,6 @@ server, and named clients by a sealed box each.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from he.roles import voting
 from he.roles.messages import AGREE, INPUT, KEY_HOLDER, OPEN, EncryptedInput, Listed, OpenRequest
@@ -24,8 +23,8 @@ from protocols.session import Session
 class HasCiphertexts(Asked):
     """Its input is encrypted and not kept; it waits to be asked, sends once, and what follows is `after_input`."""
 
-    TAG: ClassVar[int | None] = 16
-    STAGE: ClassVar[str] = INPUT
+    TAG = 16
+    STAGE = INPUT
 
     session: Session
     index: int
@@ -57,8 +56,8 @@ def after_input(session: Session, index: int, box_key: bytes) -> State:
 class MayVote(Asked):
     """Shares the key; votes for one list of contributions, the first it is shown. own: its own contribution."""
 
-    TAG: ClassVar[int | None] = 18
-    STAGE: ClassVar[str] = AGREE
+    TAG = 18
+    STAGE = AGREE
 
     session: Session
     index: int
@@ -75,8 +74,8 @@ class MayVote(Asked):
 class MayOpen(Asked):
     """Shares the key; opens the sum of the contributions it voted for, once."""
 
-    TAG: ClassVar[int | None] = 17
-    STAGE: ClassVar[str] = OPEN
+    TAG = 17
+    STAGE = OPEN
 
     session: Session
     index: int
@@ -97,8 +96,8 @@ class MayOpen(Asked):
 class HoldsKey(Asked):
     """The key holder: opens the session's sum, and forgets the session's secrets with the answer."""
 
-    TAG: ClassVar[int | None] = 24
-    STAGE: ClassVar[str] = OPEN
+    TAG = 24
+    STAGE = OPEN
 
     session: Session
     key: HeldKey = field(repr=False)

@@ -8,7 +8,6 @@ by a box, and has no say in whom the boxes are for.
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,8 +51,8 @@ class AwaitsTotal(Asked):
     key: of its box.
     """
 
-    TAG: ClassVar[int | None] = 40
-    STAGE: ClassVar[str] = TOTAL
+    TAG = 40
+    STAGE = TOTAL
 
     session: Session
     index: int
@@ -85,8 +84,8 @@ class Delivering(Asking):
     boxes: by client. answers: who acknowledged.
     """
 
-    TAG: ClassVar[int | None] = 41
-    STAGE: ClassVar[str] = TOTAL
+    TAG = 41
+    STAGE = TOTAL
 
     session: Session
     total: NDArray[np.int64] = field(repr=False)

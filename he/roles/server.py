@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from he.roles.messages import AGREE, HOLDER, INPUT, OPEN, EncryptedInput, Listed, OpenedTotal, OpenRequest
 from he.roles.recipients import deliver, expect_boxes
@@ -35,8 +34,8 @@ class AddsCiphertexts(Asking):
     opens. answers: tickets of those whose contribution is in the sum.
     """
 
-    TAG: ClassVar[int | None] = 32
-    STAGE: ClassVar[str] = INPUT
+    TAG = 32
+    STAGE = INPUT
 
     session: Session
     members: tuple[int, ...]
@@ -67,7 +66,7 @@ class AddsCiphertexts(Asking):
 class GathersVotes(Asking):
     """Collects votes for one list of contributions, without which nobody opens it. answers: signatures, by voter."""
 
-    STAGE: ClassVar[str] = AGREE
+    STAGE = AGREE
 
     session: Session
     voters: tuple[int, ...]
@@ -90,7 +89,7 @@ class GathersVotes(Asking):
 class GathersClientVotes(GathersVotes):
     """Of clients that share the key: any of them alone could open all, so none is counted as corrupt."""
 
-    TAG: ClassVar[int | None] = 36
+    TAG = 36
 
     request: OpenRequest
 
@@ -108,7 +107,7 @@ class AwaitsOpened(Asking):
     sealed to named clients.
     """
 
-    STAGE: ClassVar[str] = OPEN
+    STAGE = OPEN
 
     session: Session
     survivors: tuple[int, ...]
@@ -156,12 +155,12 @@ class AwaitsOpened(Asking):
 class AwaitsHolder(AwaitsOpened):
     """A key holder opens."""
 
-    TAG: ClassVar[int | None] = 33
-    ROLE: ClassVar[str] = HOLDER
+    TAG = 33
+    ROLE = HOLDER
 
 
 @dataclass(frozen=True)
 class AwaitsClients(AwaitsOpened):
     """Clients that share the key open."""
 
-    TAG: ClassVar[int | None] = 42
+    TAG = 42

@@ -6,7 +6,6 @@ What does not belong here: states, a scheme's keys and numbers.
 import hashlib
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 from he.arrangements import Arrangement, KeyHolder, SharedByClients, Threshold, check_recipients
 from he.roles.messages import AGREE, HOLDER, INPUT, KEY_HOLDER, OPEN
@@ -29,7 +28,7 @@ from protocols.summation import SecureSum
 class HomomorphicSum(SecureSum):
     """An exact sum of encrypted vectors under one arrangement of keys. A subclass gives the scheme."""
 
-    version: ClassVar[int] = 3
+    version = 3
 
     def __init__(
         self,

@@ -6,7 +6,6 @@ masked vector. So it refuses a list that lacks a key.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
@@ -25,8 +24,8 @@ from secagg.signers import Signers
 class Establishing(Holding):
     """Waits for the keys of its neighbours and of those it seals shares to."""
 
-    TAG: ClassVar[int | None] = 22
-    STAGE: ClassVar[str] = INPUT
+    TAG = 22
+    STAGE = INPUT
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         return self.resuming(self.take(Proceed, request)).deposit(random)

@@ -1,7 +1,6 @@
 """First state: the client has its input and fresh keys, and waits to be asked for the public ones."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from protocols.identity import Identity
 from protocols.kernel import Message, State, Step
@@ -23,8 +22,8 @@ from secagg.session_rules import rules_of
 class Joining(Holding):
     """Waits to be asked for its keys."""
 
-    TAG: ClassVar[int | None] = 16
-    STAGE: ClassVar[str] = ADVERTISE
+    TAG = 16
+    STAGE = ADVERTISE
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         self.take(Ask, request)

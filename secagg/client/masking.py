@@ -7,7 +7,6 @@ hides this vector follows from the graph and the dealers, which the client signs
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from protocols.errors import Misuse
 from protocols.kernel import Left, Message, State, Step, spending
@@ -32,8 +31,8 @@ from secagg.signers import Signers
 class Masking(Holding):
     """Waits for its shares of the others' secrets. mask_keys, pairs: neighbours' public keys, keys of their boxes."""
 
-    TAG: ClassVar[int | None] = 19
-    STAGE: ClassVar[str] = INPUT
+    TAG = 19
+    STAGE = INPUT
 
     seed: bytes = field(repr=False)
     graph_seed: bytes

@@ -10,7 +10,6 @@ client alive, or t were shown it gone, not both. What a mixture of views leaves 
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from protocols.kernel import Left, Message, Step
 from protocols.randomness import SecureRandom
@@ -27,8 +26,8 @@ class Opening(ClientState):
     that it holds; with reused keys, the key of the box that they come in.
     """
 
-    TAG: ClassVar[int | None] = 21
-    STAGE: ClassVar[str] = UNMASK
+    TAG = 21
+    STAGE = UNMASK
 
     shown: View
     held: dict[int, bytes] = field(repr=False)

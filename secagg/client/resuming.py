@@ -6,7 +6,6 @@ clients who were shown different models have different ones.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from protocols.errors import SetupMissing, WireError
 from protocols.identity import Identity
@@ -31,8 +30,8 @@ from secagg.seeds import edge_mask_seed
 class Resuming(Bearing):
     """Waits to be asked for its masked vector. sign: the key that signs."""
 
-    TAG: ClassVar[int | None] = 23
-    STAGE: ClassVar[str] = INPUT
+    TAG = 23
+    STAGE = INPUT
 
     memory: ClientMemory = field(repr=False)
     sign: bytes = field(repr=False)

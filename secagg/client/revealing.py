@@ -8,7 +8,6 @@ sign has the list in it.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
@@ -23,8 +22,8 @@ from secagg.messages import REVEAL, Commitments, Reveal, listed
 class Revealing(Holding):
     """Waits for the commitments."""
 
-    TAG: ClassVar[int | None] = 17
-    STAGE: ClassVar[str] = REVEAL
+    TAG = 17
+    STAGE = REVEAL
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         committed = self.take(Commitments, request)

@@ -7,7 +7,6 @@ which is opened if it leaves (Bonawitz et al., CCS 2017, figure 4, round 1). Wha
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
@@ -26,8 +25,8 @@ from secagg.signers import Signers
 class Sharing(Holding):
     """Waits for the neighbours' keys."""
 
-    TAG: ClassVar[int | None] = 18
-    STAGE: ClassVar[str] = SHARE
+    TAG = 18
+    STAGE = SHARE
 
     committed: Commitments | None
 

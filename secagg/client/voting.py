@@ -6,7 +6,6 @@ opening.
 """
 
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from protocols.agreement import Vote
 from protocols.kernel import Message, Step
@@ -19,8 +18,8 @@ from secagg.messages import CONFIRM, UNMASK, Survivors
 class Voting(Opening):
     """Waits for the survivors, or for the request to unmask. sign: the key that signs."""
 
-    TAG: ClassVar[int | None] = 20
-    STAGE: ClassVar[str] = CONFIRM
+    TAG = 20
+    STAGE = CONFIRM
 
     sign: bytes = field(repr=False)
 

@@ -2,7 +2,6 @@
 
 import functools
 from dataclasses import dataclass
-from typing import ClassVar
 
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
@@ -22,8 +21,8 @@ from secagg.session_rules import rules_of
 class Advertising(ServerState):
     """answers: advertisements by client. patience: of the set-up that is made (`ServerMemory`), if keys are reused."""
 
-    TAG: ClassVar[int | None] = 32
-    STAGE: ClassVar[str] = ADVERTISE
+    TAG = 32
+    STAGE = ADVERTISE
 
     answers: dict[int, bytes]
     patience: int

@@ -8,7 +8,6 @@ secret that does not match what its dealer pledged, although all its shares do, 
 import functools
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from protocols.agreement import Certificate
 from protocols.errors import ProtocolViolation, TooFewSurvivors
@@ -28,8 +27,8 @@ from secagg.server.unmasking import unmask
 class ServerOpening(SumState):
     """answers: who has answered. shares: owner -> holder -> its shares of what opens, the threshold of them at most."""
 
-    TAG: ClassVar[int | None] = 37
-    STAGE: ClassVar[str] = UNMASK
+    TAG = 37
+    STAGE = UNMASK
 
     arrived: dict[int, Input]
     answers: dict[int, bool]

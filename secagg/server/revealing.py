@@ -6,7 +6,6 @@ graphs. Nothing about any update has left by then; a retry is a new session with
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar
 
 from protocols.errors import ProtocolViolation, TooFewSurvivors
 from protocols.kernel import Message, Step, client
@@ -22,8 +21,8 @@ from secagg.server.sharing import ServerSharing, ask_to_share
 class ServerRevealing(ServerState):
     """keys: advertisements by client. committed: what was committed to. answers: what was revealed."""
 
-    TAG: ClassVar[int | None] = 33
-    STAGE: ClassVar[str] = REVEAL
+    TAG = 33
+    STAGE = REVEAL
 
     keys: dict[int, bytes]
     committed: Commitments

@@ -6,7 +6,6 @@ What does not belong here: opening anything (the server cannot: boxes are sealed
 import functools
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +28,8 @@ _BOX, _DIGESTS = 64 + OVERHEAD, 2 * DIGEST_BYTES
 class ServerSharing(ServerState):
     """keys: advertisements by client. parts: the graph seed's, as revealed. answers: dealings by dealer."""
 
-    TAG: ClassVar[int | None] = 34
-    STAGE: ClassVar[str] = SHARE
+    TAG = 34
+    STAGE = SHARE
 
     keys: dict[int, bytes]
     parts: bytes

@@ -4,7 +4,6 @@ there are. With reused keys shares come with them, and are kept for the committe
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from protocols.errors import ProtocolViolation
 from protocols.identity import verify
@@ -27,8 +26,8 @@ class Summing(SumState):
     the set-up, where keys are reused.
     """
 
-    TAG: ClassVar[int | None] = 35
-    STAGE: ClassVar[str] = INPUT
+    TAG = 35
+    STAGE = INPUT
 
     answers: dict[int, Input]
     memory: ServerMemory | None

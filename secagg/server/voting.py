@@ -6,7 +6,6 @@ The survivors stay what they are, whoever leaves now.
 import functools
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar
 
 from protocols.agreement import Vote, agreed, certify, check_vote
 from protocols.kernel import Message, Step
@@ -22,8 +21,8 @@ from secagg.server.opening import ask_to_unmask
 class ServerVoting(SumState):
     """bits: the survivors, as they were shown. answers: signatures by client."""
 
-    TAG: ClassVar[int | None] = 36
-    STAGE: ClassVar[str] = CONFIRM
+    TAG = 36
+    STAGE = CONFIRM
 
     arrived: dict[int, Input]
     bits: bytes
