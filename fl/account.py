@@ -1,23 +1,24 @@
 """The federation's privacy account: events that happened, their price, and the ledger that refuses to overspend.
 
 Prices come from `dp.accountants`, one guarantee per unit, relation, adversary and delta. Where clients differ, a
-guarantee's epsilon is their maximum. Without DP layers nothing here imports `dp`.
+guarantee's epsilon is their maximum.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dp.accountants import accountant as accountant_of
+from dp.event_json import decode, from_fact, to_fact
+from dp.events import Planned, UnknownEvent
+from dp.ledger import Charge, Ledger
+from dp.ledger_store import Entry
 from protocols.errors import Misuse
 from protocols.guarantee import AGAINST, EVALUATION, Guarantee
 from protocols.layers import PrivacyLayer
 from protocols.stack import Stack
 from protocols.statement import PrivacyEvent, Protection, Statement
-
-if TYPE_CHECKING:
-    from dp.ledger import Ledger
-    from dp.ledger_store import Entry
 
 DEFAULT_DELTA = 1e-5
 PLANNED = "Planned"
@@ -41,7 +42,7 @@ class Account:
         self,
         layers: Sequence[PrivacyLayer] = (),
         delta: float | None = None,
-        ledger: "Ledger | None" = None,
+        ledger: Ledger | None = None,
         run: str = "",
         accountant: str = "",
     ) -> None:
@@ -73,9 +74,6 @@ class Account:
         Raises BudgetExceeded; then nothing may be released.
         """
         if self.ledger is not None:
-            from dp.event_json import from_fact
-            from dp.ledger import Charge
-
             charges = [Charge(from_fact(event), party=event.party, note=_note(event)) for event in events]
             self.ledger.charge_all(charges, run=self.run, round=round)
         self.events.extend(events)
@@ -85,11 +83,8 @@ class Account:
         """Refuse kinds of events that the ledger cannot price. Raises UnknownEvent (a Misuse)."""
         if self.ledger is None or not events:
             return
-        from dp.accountants import accountant
-        from dp.event_json import from_fact
-
         for event in events:
-            accountant(self.ledger.terms.accountant).add(from_fact(event))
+            accountant_of(self.ledger.terms.accountant).add(from_fact(event))
 
     def restore(self, events: Sequence[PrivacyEvent], run: str, last: int = 0) -> None:
         """Go on with an interrupted run's account: what its checkpoint knew, and what the ledger was charged since.
@@ -118,8 +113,6 @@ class Account:
     def _priced(self, events: Sequence[PrivacyEvent]) -> tuple[Guarantee, ...]:
         if not events:
             return ()
-        from dp.event_json import from_fact
-
         promised = {(fact.layer, fact.party) for fact in events if fact.kind == PLANNED}
         # what is a part of a promise is priced with it
         facts = [f for f in events if f.kind == PLANNED or (f.layer, f.party) not in promised]
@@ -139,10 +132,8 @@ class Account:
         return fact.unit, fact.relation, fact.adversary, self._deltas.get(fact.layer, self._default)
 
     def _guarantee(
-        self, key: Key, of: list[str], spent: "Mapping[str, Counter[Any]]", alone: bool
+        self, key: Key, of: list[str], spent: Mapping[str, Counter[Any]], alone: bool
     ) -> Guarantee:
-        from dp.events import UnknownEvent
-
         layers = tuple(dict.fromkeys(layer for layer in of if layer))
         common = spent.get("", Counter())
         totals = [common + own for party, own in spent.items() if party] or [common]
@@ -181,9 +172,7 @@ def _note(event: PrivacyEvent) -> str:
     return f"{event.layer}{_AGAINST}{event.adversary}"
 
 
-def _charged(entry: "Entry") -> PrivacyEvent:
-    from dp.event_json import decode, to_fact
-
+def _charged(entry: Entry) -> PrivacyEvent:
     layer, named, adversary = entry.note.rpartition(_AGAINST)
     if not named:
         raise Misuse(
@@ -193,13 +182,10 @@ def _charged(entry: "Entry") -> PrivacyEvent:
     return replace(to_fact(decode(entry.event), adversary, entry.party), layer=layer)
 
 
-def _epsilon(counts: "Counter[Any]", delta: float, name: str) -> float:
-    from dp.accountants import accountant
-    from dp.events import Planned
-
+def _epsilon(counts: Counter[Any], delta: float, name: str) -> float:
     if len(counts) == 1 and isinstance(whole := next(iter(counts)), Planned) and whole.delta <= delta:
         return whole.epsilon  # once, whatever part of the plan it was listed for
-    account = accountant(name)
+    account = accountant_of(name)
     for event, times in counts.items():
         account.add(event, times)
     return account.epsilon(delta)

@@ -7,16 +7,13 @@ is known.
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from dp.ledger import Ledger
 from protocols.errors import Misuse
 from protocols.numbers import positive, real, whole
 from protocols.policy import Policy
 from protocols.stack import MAX_WEIGHT_CAP
-
-if TYPE_CHECKING:
-    from dp.ledger import Ledger
-
 
 Check = Callable[[str, Any], Any]
 """From an option's name and value to the value as it is kept. Raises Misuse."""
@@ -140,11 +137,11 @@ def instance(name: str, value: Any, kind: type, wanted: str) -> None:
         raise Misuse(f"{name}: expected {wanted}, got {type(value).__name__}")
 
 
-def ledger(value: Any) -> "Ledger | None":
+def ledger(value: Any) -> Ledger | None:
     """Return a ledger, or None. Raises Misuse for a path or anything else that is none."""
     no_class("ledger", value)
     if value is None or all(callable(getattr(value, name, None)) for name in ("charge_all", "entries")):
-        return cast("Ledger | None", value)
+        return cast(Ledger | None, value)
     path = isinstance(value, str | Path)
     advice = f"open it with dp.Ledger({str(value)!r}, epsilon=..., delta=...)" if path else "see dp.Ledger"
     raise Misuse(f"ledger: expected a dp.Ledger or None, got {value!r}: {advice}")

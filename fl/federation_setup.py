@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
+from dp.ledger import Ledger
 from fl import arguments
 from fl.callbacks import Callback
 from fl.disjoint import require_disjoint
@@ -25,9 +26,6 @@ from protocols.layers import PrivacyLayer, RunFacts
 from protocols.policy import Policy
 from protocols.stack import Stack
 from protocols.statement import PrivacyEvent
-
-if TYPE_CHECKING:
-    from dp.ledger import Ledger
 
 T = TypeVar("T")
 SHOWN = 5
@@ -77,7 +75,7 @@ class FederationSetup:
     evaluate: Evaluate
     evaluation: ClientEvaluates | None
     policy: Policy | None
-    ledger: "Ledger | None"
+    ledger: Ledger | None
     output: Path | None
     sizes: dict[str, int]
     callbacks: tuple[Callback, ...] = ()

@@ -1,14 +1,12 @@
 """What a federation's run gives back."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from dp.ledger import Ledger
 from fl.round import RoundResult
 from protocols.guarantee import Guarantee
 from protocols.statement import Statement
-
-if TYPE_CHECKING:
-    from dp.ledger import Ledger
 
 
 @dataclass
@@ -21,7 +19,7 @@ class Result:
     history: list[RoundResult]
     statement: Statement
     survivors: list[tuple[str, ...]]
-    ledger: "Ledger | None" = None
+    ledger: Ledger | None = None
 
     def __str__(self) -> str:
         """A line each: rounds with and without a total, the last metrics, what differential privacy holds."""

@@ -13,8 +13,6 @@ since one seed gives one keystream. The derived counter block makes tables compu
 useless.
 """
 
-from __future__ import annotations
-
 import hmac
 from collections.abc import Sequence
 

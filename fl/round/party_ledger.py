@@ -12,6 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dp.event_json import from_fact, to_fact
+from dp.events import always_asked
+from dp.ledger import Ledger
 from fl.account import DEFAULT_DELTA, PLANNED
 from protocols.errors import PolicyRefusal, RollbackDetected
 from protocols.roundplan import RoundPlan
@@ -67,8 +70,6 @@ class PartyLedger:
         """
         if not events:
             return
-        from dp.event_json import from_fact
-
         ledger, note = self._ledger(), SENT_AGAIN if again else ""
         with locked(ledger.path.with_suffix(".lock"), LOCK_SECONDS):
             for event in events:
@@ -78,9 +79,8 @@ class PartyLedger:
             with self.store.transaction() as t:
                 t.advance(self._counter, len(ledger.entries()))  # which grew: fewer would be a copy put back
 
-    def _ledger(self) -> "Ledger":
-        from dp.ledger import Ledger  # an app without DP layers never loads it
-
+    def _ledger(self) -> Ledger:
+        terms: dict[str, Any] = {"epsilon": math.inf, "delta": self.delta, "accountant": "rdp"}
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         named = partial(Ledger.for_dataset, self.folder, self.dataset)
         made = named if self.dataset else partial(Ledger, self.folder / LEDGER)
@@ -100,9 +100,7 @@ class PartyLedger:
         return f"flower/account/{hashlib.sha256(self.dataset.encode()).hexdigest()}"
 
 
-def _afford(ledger: "Ledger", event: PrivacyEvent, limit: float) -> None:
-    from dp.event_json import from_fact
-
+def _afford(ledger: Ledger, event: PrivacyEvent, limit: float) -> None:
     if (price := ledger.price_with(from_fact(event))) > limit:
         raise PolicyRefusal(
             f"max_epsilon: this round would bring this node to {price:.3g}, it accepts {limit:g}"
@@ -116,8 +114,5 @@ def party_events(plan: RoundPlan, name: str) -> tuple[PrivacyEvent, ...]:
     spent = tuple(e for e in plan.events(plan.facts.clients) if e.party in ("", name))
     if not spent:
         return ()
-    from dp.event_json import from_fact, to_fact
-    from dp.events import always_asked
-
     always = tuple(to_fact(always_asked(from_fact(e)), e.adversary, e.party) for e in spent)
     return tuple(replace(fact, layer=event.layer) for fact, event in zip(always, spent, strict=True))

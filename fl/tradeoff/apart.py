@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fl.data import DataSet
+from fl.registry import DATA
 from fl.run_config import RunConfig
 from protocols.errors import Misuse
 
@@ -31,8 +33,6 @@ def require_apart(config: RunConfig, data: str | Mapping[str, Any]) -> None:
 
 
 def _complementary(one: object, other: object) -> bool:
-    from fl.registry import DATA
-
     specs = [DATA.parse(of) for of in (one, other)]  # type: ignore[arg-type]  # as a run's key has it
     told = [{"which": "rest", "share": 0.25, **spec.options} for spec in specs]
     which = {each.pop("which") for each in told}
@@ -43,9 +43,6 @@ def _complementary(one: object, other: object) -> bool:
 
 
 def _digests(config: RunConfig, data: Any) -> Iterator[bytes]:
-    from fl.data import DataSet
-    from fl.registry import DATA
-
     folder = None if config.data_dir is None else Path(config.data_dir)
     found: Any = DATA.build(data, data_dir=folder, batch_size=config.batch_size)
     if isinstance(found, DataSet):

@@ -8,6 +8,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dp.accountants import RDPAccountant
+from dp.event_json import decode, encode, from_fact
+from dp.events import UnknownEvent
 from fl.report.folders import Json
 from protocols.errors import Misuse
 from protocols.statement import PrivacyEvent
@@ -17,8 +20,6 @@ def spent(events: Sequence[PrivacyEvent]) -> list[Json]:
     """Return what a trial released as tables: `event` (its JSON), `times`, and `parties` whose data it spends, none for
     everybody's. Parties that spend alike share a table.
     """
-    from dp.event_json import encode, from_fact
-
     counted = Counter((encode(from_fact(fact)), fact.party) for fact in events)
     alike: dict[tuple[str, int], list[str]] = defaultdict(list)
     for (event, party), times in counted.items():
@@ -31,10 +32,6 @@ def price(search: Mapping[str, Any], delta: float) -> float | str | None:
     "infinite" where none bounds them at this delta. None where the table does not say what they spent, or that has no
     sound price.
     """
-    from dp.accountants import RDPAccountant
-    from dp.event_json import decode
-    from dp.events import UnknownEvent
-
     if "spent" not in search:
         return None
     parties = {party for each in search["spent"] for party in each["parties"]} or {""}

@@ -7,10 +7,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from dp.accountants import ACCOUNTANTS
+from dp.event_json import from_fact
+from dp.events import UnknownEvent
+from fl.account import Account
+from fl.registry import privacy_layers
 from fl.report.folders import Json, read_run
 from fl.tradeoff.price import price
 from fl.tradeoff.sweep import Cell
 from protocols.errors import Misuse
+from protocols.extras import needs
+from protocols.layers import PrivacyLayer
+from protocols.statement import PrivacyEvent
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -28,8 +36,6 @@ class Tradeoff:
 
     def frame(self) -> "DataFrame":
         """Return the rows as a pandas DataFrame, nested names joined by dots. Raises MissingExtra without pandas."""
-        from protocols.extras import needs
-
         with needs("plots", "Tradeoff.frame"):
             import pandas
         return pandas.json_normalize(self.rows)
@@ -78,13 +84,6 @@ def _seconds(rounds: list[Json]) -> Json:
 
 def _epsilons(cell: Cell, statement: Json) -> Json:
     """The price of the run's events by both accountants, a number per guarantee; None where one has no sound price."""
-    from dp.accountants import ACCOUNTANTS
-    from dp.events import UnknownEvent
-    from fl.account import Account
-    from fl.registry import privacy_layers
-    from protocols.layers import PrivacyLayer
-    from protocols.statement import PrivacyEvent
-
     if not statement["events"]:
         return {}
     layers = [layer for layer in privacy_layers(cell.config.privacy) if isinstance(layer, PrivacyLayer)]
@@ -115,10 +114,7 @@ def _searched(cell: Cell, statement: Json, guarantees: list[Json]) -> Json | Non
 
 
 def _best(statement: Json, trials: int, delta: float) -> float | None:
-    from dp.accountants.selected import SelectedAccountant
-    from dp.event_json import from_fact
-    from dp.events import UnknownEvent
-    from protocols.statement import PrivacyEvent
+    from dp.accountants.selected import SelectedAccountant  # it imports SciPy
 
     facts, found = [PrivacyEvent(**event) for event in statement["events"]], []
     try:

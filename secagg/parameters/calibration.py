@@ -5,8 +5,6 @@ Each unit is measured on the functions that the roles call, so that their overhe
 here: how often each is needed beyond the counts of `costs`, network time.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from collections.abc import Callable

@@ -20,8 +20,6 @@ its own. So q - 1 >= 2q - L, more than the corrupt members that (f) leaves (`rul
 not needed for a certificate, however few clients leave.
 """
 
-from __future__ import annotations
-
 import math
 
 from secagg.parameters.conditions import MOST_VOTERS, Cohort, first, largest_left, least_held, votes_needed

@@ -26,8 +26,6 @@ the graph of the honest survivors is connected whoever is dropped. What is left 
 What does not belong here: the search for the smallest degree (`plan`), bytes and seconds (`costs`).
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Callable

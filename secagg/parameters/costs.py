@@ -5,8 +5,6 @@ Bytes are those of the protocol's own message records, encoded, with every neigh
 the survivors' share of the neighbours. With reused keys they are a later round's, of a client that holds shares.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

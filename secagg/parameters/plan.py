@@ -1,7 +1,5 @@
 """The smallest safe degree and threshold for a cohort, or what to relax. The conditions are in `conditions`."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace

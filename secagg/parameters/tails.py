@@ -5,8 +5,6 @@ sections 2 and 4): deviances and Stirling remainders are small numbers, so nothi
 digits where log-gamma at 10^8 would lose half of them. What does not belong here: which tail must be how small.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
