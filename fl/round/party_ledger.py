@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dp.event_json import from_fact, to_fact
 from dp.events import always_asked
@@ -21,9 +20,6 @@ from protocols.roundplan import RoundPlan
 from protocols.statement import PrivacyEvent
 from protocols.store import MemoryStore, Store
 from protocols.store.files import locked
-
-if TYPE_CHECKING:
-    from dp.ledger import Ledger
 
 LEDGER = "own.ledger"
 LOCK_SECONDS = 60.0
@@ -80,7 +76,6 @@ class PartyLedger:
                 t.advance(self._counter, len(ledger.entries()))  # which grew: fewer would be a copy put back
 
     def _ledger(self) -> Ledger:
-        terms: dict[str, Any] = {"epsilon": math.inf, "delta": self.delta, "accountant": "rdp"}
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         named = partial(Ledger.for_dataset, self.folder, self.dataset)
         made = named if self.dataset else partial(Ledger, self.folder / LEDGER)

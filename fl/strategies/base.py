@@ -55,6 +55,7 @@ class Strategy:
     protected values alone; None: "" unless they keep state. crowd: the fewest clients of a total
     where a secure sum alone hides updates, on which all insist. needs_noise: why it cannot stand without a layer that
     noises what clients send. buffers: who is done goes into a sum, in place of rounds that wait (None: they wait).
+    remembers: attributes that hold the server's arrays across rounds, or None, by their names in a checkpoint.
     """
 
     name: ClassVar[str] = ""
@@ -72,6 +73,7 @@ class Strategy:
     beyond_examples: str | None = None
     needs_noise: str = ""
     buffers: Buffers | None = None
+    remembers: ClassVar[Mapping[str, str]] = {}
 
     def require(self, optimizer: Any) -> None:
         """Raises Misuse, before round 1, for a client's optimizer that the strategy's equations do not describe."""
@@ -169,8 +171,13 @@ class Strategy:
         return mean
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """The server's arrays across rounds, by name; `restore` takes them back on resume."""
-        return {}
+        """The server's arrays across rounds, by name, those of `remembers` that are there; `restore` takes them back on
+        resume.
+        """
+        found = {name: getattr(self, attribute) for name, attribute in self.remembers.items()}
+        return {name: array for name, array in found.items() if array is not None}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take back what `state` returned."""
+        for name, attribute in self.remembers.items():
+            setattr(self, attribute, np.array(state[name]) if state else None)

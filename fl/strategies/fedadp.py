@@ -9,10 +9,9 @@ have the same angle. n_i: examples, 1 unweighted.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fl.strategies.base import Extras, Floats, Reported, Strategy
 from protocols.errors import Misuse
@@ -38,6 +37,7 @@ class FedAdp(Strategy):
     """
 
     name = "fedadp"
+    remembers: ClassVar = {DIRECTION: "_direction"}
     keeps_state = True
     beyond_examples = "clients count equally there, so that the weights it chooses change nothing"
     weight_cap: int
@@ -72,12 +72,6 @@ class FedAdp(Strategy):
     def step(self, mean: Floats) -> Floats:
         self._direction = mean
         return mean
-
-    def state(self) -> dict[str, Floats]:
-        return {} if self._direction is None else {DIRECTION: self._direction}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self._direction = np.array(state[DIRECTION]) if state else None
 
 
 def angle(one: Floats, other: Floats) -> float | None:

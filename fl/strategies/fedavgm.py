@@ -3,11 +3,7 @@
 v_t = momentum v_{t-1} + D_t,   x_{t+1} = x_t + server_lr v_t,   D_t: the mean difference, v_0 = 0
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import ClassVar
 
 from fl.strategies.base import Floats
 from fl.strategies.fedavg import FedAvg
@@ -27,6 +23,7 @@ class FedAvgM(FedAvg):
     """
 
     name = "fedavgm"
+    remembers: ClassVar = {"v": "_v"}
 
     def __init__(self, momentum: float = 0.9, server_lr: float = 1.0, weighted: bool = True) -> None:
         super().__init__(server_lr, weighted)
@@ -38,9 +35,3 @@ class FedAvgM(FedAvg):
     def step(self, mean: Floats) -> Floats:
         self._v = mean if self._v is None else self.momentum * self._v + mean
         return super().step(self._v)
-
-    def state(self) -> dict[str, Floats]:
-        return {} if self._v is None else {"v": self._v}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self._v = np.array(state["v"]) if state else None

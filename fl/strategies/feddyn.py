@@ -10,10 +10,9 @@ mean of all g_i.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fl.round import Mean
 from fl.strategies.base import Extras, Floats, Reported, Strategy
@@ -37,6 +36,7 @@ class FedDyn(Strategy):
     """
 
     name = "feddyn"
+    remembers: ClassVar = {"h": "_h"}
     keeps_state = True
     steers = True
     weighted = False
@@ -77,9 +77,3 @@ class FedDyn(Strategy):
         moved = mean.vector * (-self.alpha * mean.weight / self._population)
         self._h = moved if self._h is None else self._h + moved
         return mean.vector - self._h / self.alpha
-
-    def state(self) -> dict[str, Floats]:
-        return {} if self._h is None else {"h": self._h}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self._h = np.array(state["h"]) if state else None

@@ -9,11 +9,9 @@ difference D_t as its gradient.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fl.strategies.base import Floats, Strategy
 from protocols.errors import Misuse
@@ -25,6 +23,7 @@ class FedOpt(Strategy):
     """
 
     averages = False
+    remembers: ClassVar = {"m": "_m", "v": "_v"}
 
     def __init__(self, lr: float, beta1: float, beta2: float, tau: float, weighted: bool) -> None:
         if not (lr > 0 and tau > 0 and 0 <= beta1 < 1 and 0 <= beta2 < 1):
@@ -45,12 +44,6 @@ class FedOpt(Strategy):
         self._v = self.second(v, mean**2)
         moved: Floats = self.lr * self._m / (np.sqrt(self._v) + self.tau)
         return moved
-
-    def state(self) -> dict[str, Floats]:
-        return {} if self._m is None or self._v is None else {"m": self._m, "v": self._v}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self._m, self._v = (np.array(state[name]) if state else None for name in ("m", "v"))
 
 
 class FedAdam(FedOpt):

@@ -12,10 +12,9 @@ off comes with the next change.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fl.round import Mean
 from fl.strategies.base import Extras, Floats, Reported
@@ -50,6 +49,7 @@ class Scaffold(FedAvg):
     """
 
     name = "scaffold"
+    remembers: ClassVar = {CONTROL: "_c"}
     keeps_state = True
     steers = True
 
@@ -123,9 +123,3 @@ class Scaffold(FedAvg):
         change = mean.blocks[CONTROL] * (mean.block_weights[CONTROL] / self._population)
         self._c = change if self._c is None else self._c + change
         return self.step(mean.vector)
-
-    def state(self) -> dict[str, Floats]:
-        return {} if self._c is None else {CONTROL: self._c}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        self._c = np.array(state[CONTROL]) if state else None
