@@ -18,7 +18,7 @@ from protocols.audit.repeatable import supplied
 from protocols.audit.subject import Drop, Played, Subject, Vectors
 from protocols.audit.wire import Wire, place_of
 from protocols.audit_hooks import Hooks
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.kernel import Message
 
 CONTRACT = (
@@ -80,20 +80,17 @@ class BlackBox(Subject):
         **pieces: Any,
     ) -> None:
         super().__init__(name or getattr(run, "__name__", "black box"), threat, tuple(stages), counting)
-        _expect(callable(run), f"run: expected a function, got {type(run).__name__}")
-        _expect(bool(stages), "stages: expected at least one name of a stage, got none")
-        _expect(counting in stages, f"counting: expected one of the stages {stages}, got {counting!r}")
-        _expect(1 <= bound < 1 << 62, f"bound: expected 1 to 2^62 - 1, got {bound}")
-        _expect(1 <= clients[0] <= clients[1], f"clients: expected the least and the largest, got {clients}")
-        _expect(
-            tolerated is None or callable(tolerated),
-            f"tolerated: expected a function of (clients, drop), got {type(tolerated).__name__}",
-        )
-        _expect(
-            sender is None or callable(sender),
-            f"sender: expected a function of a sender's name, got {type(sender).__name__}",
-        )
-        _expect(timeout > 0, f"timeout: expected seconds above 0, got {timeout}")
+        require(callable(run), "a function", type(run).__name__, "run")
+        require(stages, "at least one name of a stage", "none", "stages")
+        require(counting in stages, f"one of the stages {stages}", f"{counting!r}", "counting")
+        require(1 <= bound < 1 << 62, "1 to 2^62 - 1", bound, "bound")
+        require(1 <= clients[0] <= clients[1], "the least and the largest", clients, "clients")
+        for piece, given, of in (
+            ("tolerated", tolerated, "(clients, drop)"),
+            ("sender", sender, "a sender's name"),
+        ):
+            require(given is None or callable(given), f"a function of {of}", type(given).__name__, piece)
+        require(timeout > 0, "seconds above 0", timeout, "timeout")
         self.run, self.bound, self.clients, self.timeout = run, int(bound), clients, timeout
         self.tolerated = told("tolerated", tolerated) if tolerated else None
         self.sender = told("sender", sender) if sender else _place
@@ -223,8 +220,3 @@ def _raised(error: BaseException) -> str:
     last = traceback.extract_tb(error.__traceback__)[-1]
     said = " ".join(str(error).split())
     return f"run raised {type(error).__name__}: {said} ({last.filename}, line {last.lineno})"
-
-
-def _expect(holds: bool, said: str) -> None:
-    if not holds:
-        raise Misuse(said)

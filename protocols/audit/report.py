@@ -3,7 +3,7 @@
 import enum
 import html
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -35,17 +35,7 @@ class Checked:
     statistics: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "name": self.name,
-            "claim": self.claim,
-            "literature": self.literature,
-            "status": self.status.value,
-            "reason": self.reason,
-            "examples": self.examples,
-            "seconds": round(self.seconds, 3),
-            "counterexample": self.counterexample,
-            "statistics": self.statistics,
-        }
+        return {**asdict(self), "status": self.status.value, "seconds": round(self.seconds, 3)}
 
 
 @dataclass(frozen=True)
@@ -105,16 +95,9 @@ class Report:
         return sorted(self.properties, key=lambda p: ORDER.index(p.status))
 
     def to_json(self) -> dict[str, Any]:
-        return {
-            "protocol": self.protocol,
-            "level": self.level,
-            "threat": self.threat,
-            "seed": self.seed,
-            "properties": [p.to_json() for p in self.properties],
-            "not_searched": list(self.not_searched),
-            "cut_off": list(self.cut_off),
-            "passed": self.passed,
-        }
+        lists = {name: list(getattr(self, name)) for name in ("not_searched", "cut_off")}
+        properties = [p.to_json() for p in self.properties]
+        return {**asdict(self), "properties": properties, **lists, "passed": self.passed}
 
     def to_markdown(self) -> str:
         """Evidence to keep: a table, what each property claims, and every counterexample."""
