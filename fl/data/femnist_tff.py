@@ -5,7 +5,6 @@ are used for is in `femnist.py`. The layout is that of `tff.simulation.datasets.
 `examples/<writer>/pixels`, float, (n, 28, 28), ink 0 on paper 1, and `examples/<writer>/label`, (n,) or (n, 1).
 """
 
-import hashlib
 import shutil
 import tarfile
 import tempfile
@@ -21,6 +20,7 @@ from fl.data.download import fetch_file, placed, progress_bar
 from fl.data.sources import cache_folder, require_digest, search_path
 from protocols.errors import DataMissing
 from protocols.extras import needs
+from protocols.record import file_digest
 
 FOLDER = "femnist-tff"
 ARCHIVE = "fed_emnist.tar.bz2"
@@ -85,7 +85,7 @@ def convert(archive: Path, target: Path) -> None:
         whole = Path(scratch) / target.name
         np.savez_compressed(whole, **arrays)  # type: ignore[arg-type]  # stubs see a flag among the arrays
         with placed(_beside(target)) as stream:  # first, so that the arrays are never there without it
-            stream.write(f"{_digest(whole)}  {target.name}\n".encode())
+            stream.write(f"{file_digest(whole)}  {target.name}\n".encode())
         with placed(target) as stream, whole.open("rb") as source:
             shutil.copyfileobj(source, stream, PIECE)
 
@@ -182,10 +182,5 @@ def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _verify(path: Path, expected: str) -> None:
-    require_digest(_digest(path), expected, str(path))
+    require_digest(file_digest(path), expected, str(path))

@@ -44,6 +44,11 @@ def tolerated(subject: Any, gone: Drop, clients: int, dimension: int = 1) -> boo
     return promised
 
 
+def small_vectors(clients: int = 5) -> list[NDArray[np.int64]]:
+    """Inputs of two coordinates each, for sessions that are played once."""
+    return [np.array([i + 1, -i], np.int64) for i in range(clients)]
+
+
 def exact(vectors: Vectors, survivors: tuple[int, ...]) -> list[int]:
     """The sum in Python's own integers."""
     return [sum(int(vectors[i][j]) for i in survivors) for j in range(len(vectors[0]))]

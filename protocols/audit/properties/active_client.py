@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from protocols.audit.draws import tell, wrong
+from protocols.audit.draws import small_vectors, tell, wrong
 from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import tampered
 from protocols.audit.reading import hook_of
@@ -26,10 +26,6 @@ from protocols.runtime import recall
 MOST_SECONDS = 10.0
 
 
-def _vectors(n: int = 5) -> list[Any]:
-    return [np.array([i + 1, -i], np.int64) for i in range(n)]
-
-
 @promised("none", "robust decoding")
 def any_bytes_decoded_safely(subject: Any, data: Any) -> None:
     """Any bytes give an answer or a typed error, in bounded time and memory.
@@ -37,7 +33,7 @@ def any_bytes_decoded_safely(subject: Any, data: Any) -> None:
     Bytes of any kind as a message body or as a stored state: an answer or a typed error, quickly and in bounded
     memory.
     """
-    driven = subject.cached("driven", lambda: drive(subject, _vectors()))
+    driven = subject.cached("driven", lambda: drive(subject, small_vectors()))
     messages = driven.messages
     genuine = messages[data.draw(st.integers(0, len(messages) - 1), label="message")]
     body = data.draw(_mutation(bytes(genuine.body)), label="body")
@@ -104,7 +100,7 @@ def _unpickled_outside(subject: Any, data: Any) -> None:
 @promised("none", "deserialisation", most=1, pieces=("tamper",), outside=_unpickled_outside)
 def nothing_is_unpickled(subject: Any, data: Any) -> None:
     """No decoder executes what it receives."""
-    driven = drive(subject, _vectors())
+    driven = drive(subject, small_vectors())
     _Bomb.exploded = False
     bomb = pickle.dumps(_Bomb())
     for m in driven.messages:
@@ -123,7 +119,7 @@ def garbled_answers_are_named(subject: Any, data: Any) -> None:
 
     A client whose answer is cut short is refused by name, and the others' sum is right or there is none.
     """
-    vectors = _vectors(6)
+    vectors = small_vectors(6)
     stage = data.draw(st.sampled_from(subject.stages), label="stage")
     who = data.draw(st.integers(0, 5), label="client")
 
@@ -151,7 +147,7 @@ def garbled_answers_are_named(subject: Any, data: Any) -> None:
 def cheating_clients_are_named(subject: Any, data: Any) -> None:
     """Wrong shares, keys or openings are found, and the party named is the right one."""
     hook = hook_of(subject, "bad_answers", "no wrong shares or keys of a cheating client are known for it")
-    vectors = _vectors(6)
+    vectors = small_vectors(6)
     driven, kept = drive(subject, vectors), dict[Party, bytes]()
     for number in (1, 2) if SERVER in driven.memory else (1,):
         told = [

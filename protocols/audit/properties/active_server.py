@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from protocols.audit.draws import inputs, tell, wrong
+from protocols.audit.draws import inputs, small_vectors, tell, wrong
 from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import tampered
 from protocols.audit.reading import hook_of
@@ -32,10 +32,6 @@ FORGED = 10
 """Clients of sessions in which requests are forged."""
 
 
-def _vectors(n: int = 5) -> list[Any]:
-    return [np.array([i + 1, -i], np.int64) for i in range(n)]
-
-
 def _requests(driven: Driven) -> list[tuple[str, Message, bytes]]:
     """(stage, genuine request, the encoded state it reached) for every party that was asked."""
     return [
@@ -49,7 +45,7 @@ def _requests(driven: Driven) -> list[tuple[str, Message, bytes]]:
 @promised("semi-malicious", "session binding", most=1, pieces=("tamper",), outside=tampered.mixed_sessions)
 def mixed_sessions_refused(subject: Any, data: Any) -> None:
     """Messages of another session are refused."""
-    here, there = drive(subject, _vectors()), drive(subject, _vectors())
+    here, there = drive(subject, small_vectors()), drive(subject, small_vectors())
     for (stage, _, saved), (_, foreign, _) in zip(_requests(here), _requests(there), strict=True):
         if answers(subject, saved, foreign):
             raise Finding(f"a request of another session is answered\n  {foreign.recipient} at {stage}")
@@ -63,7 +59,7 @@ def stale_shares_refused(subject: Any, data: Any) -> None:
     """
     judge = hook_of(subject, "foreign_refused", "whether stale shares were taken cannot be seen")
     models = (bytes(32), b"\x01" * 32)
-    runs = [drive(subject, _vectors(), random=ReplayRandom(11), model=model) for model in models]
+    runs = [drive(subject, small_vectors(), random=ReplayRandom(11), model=model) for model in models]
     old, new = (next(s for s in run.stages if s.name == subject.counting) for run in runs)
     for stale, genuine in zip(old.requests, new.requests, strict=True):
         request = replace(genuine, body=stale.body)
@@ -78,7 +74,7 @@ def stale_shares_refused(subject: Any, data: Any) -> None:
 )
 def swapped_recipients_refused(subject: Any, data: Any) -> None:
     """A request meant for another client is refused."""
-    driven = drive(subject, _vectors())
+    driven = drive(subject, small_vectors())
     for stage in driven.stages:
         clients = [m for m in stage.requests if m.recipient.role == "client"]
         for request in clients[1:]:
@@ -92,7 +88,7 @@ def replays_refused(subject: Any, data: Any) -> None:
 
     Each earlier request, sent again later, is refused or answered with nothing.
     """
-    driven = drive(subject, _vectors())
+    driven = drive(subject, small_vectors())
     for later, earlier in ((a, b) for at, a in enumerate(driven.stages) for b in driven.stages[:at]):
         for request in earlier.requests:
             saved = driven.before[later.name].get(request.recipient)
@@ -108,7 +104,7 @@ def one_answer_per_session(subject: Any, data: Any) -> None:
     After its input has left, a party answers each request once: repeated, from a restored state, or in a new
     process.
     """
-    driven = drive(subject, _vectors())
+    driven = drive(subject, small_vectors())
     names = [stage.name for stage in driven.stages]
     for stage in driven.stages[names.index(subject.counting) :]:
         for request in stage.requests:
@@ -139,7 +135,7 @@ def _answer_twice(subject: Any, driven: Driven, request: Message) -> None:
 @promised("semi-malicious", "feigned abort, differencing", most=1)
 def no_second_total_of_a_spent_update(subject: Any, data: Any) -> None:
     """An update that has left is not summed a second time."""
-    vectors = _vectors()
+    vectors = small_vectors()
     stores = subject.stores(len(vectors))
     updates = {i: bytes([i + 1]) * 32 for i in range(len(vectors))}
     first = subject.play(vectors, {}, stores=stores, updates=updates)
@@ -224,7 +220,7 @@ def least_survivors_hold(subject: Any, data: Any) -> None:
 
     A drop-out that is tolerated, and then again in a session that promises a total over everybody or none.
     """
-    vectors = _vectors(8)
+    vectors = small_vectors(8)
     gone = {subject.counting: {0}}
     if subject.play(vectors, gone).total is None:
         raise NotChecked("no total comes out when one of 8 clients leaves, whatever the session promises")
@@ -266,10 +262,10 @@ def _kinds_of_sessions(subject: Any) -> Iterator[tuple[str, Driven]]:
     gone = {subject.counting: {FORGED - 1}}
     for kind, protocol in protocols.items():
         bound = Driving(protocol, subject.bound)
-        yield kind, drive(bound, _vectors(FORGED), gone=gone)
-        first = drive(bound, _vectors(FORGED))
+        yield kind, drive(bound, small_vectors(FORGED), gone=gone)
+        first = drive(bound, small_vectors(FORGED))
         if SERVER in first.memory:
-            later = drive(bound, _vectors(FORGED), gone=gone, round=2, earlier=first)
+            later = drive(bound, small_vectors(FORGED), gone=gone, round=2, earlier=first)
             yield f"{kind} in a later round", later
 
 
@@ -288,7 +284,7 @@ def no_decryption_oracle(subject: Any, data: Any) -> None:
     The vectors fill several ciphertexts and end alike: to open what has other ciphertexts would tell that.
     """
     hook = hook_of(subject, "oracles", "no requests to open something else are known for it")
-    vectors = [np.pad(vector, (0, LONG - len(vector))) for vector in _vectors(4)]
+    vectors = [np.pad(vector, (0, LONG - len(vector))) for vector in small_vectors(4)]
     session = subject.session_of(4, LONG, subject.bound)
     for story, _ in hook(session):
         fresh = subject.session_of(4, LONG, subject.bound)

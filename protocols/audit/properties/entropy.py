@@ -106,13 +106,6 @@ def _redrawn(subject: Any, number: int, sizes: list[int]) -> list[bytes] | None:
     return None
 
 
-def _reordered(first: list[bytes], second: list[bytes]) -> bool:
-    """Whether messages have the same bytes in another order."""
-    return len(first) == len(second) and all(
-        a == b or sorted(a) == sorted(b) for a, b in zip(first, second, strict=True)
-    )
-
-
 def _public(drawn: bytes, wire: bytes) -> bool:
     """Whether what was drawn is on the wire: as it is, as text (hex, base64, a number), or as the number that is left
     of it where as many bits were asked for as no whole bytes hold.

@@ -25,6 +25,7 @@ RESIDUAL = Design(SAMPLES, tests=200)
 REPEATED = 29
 """The sessions that are compared draw the same randomness."""
 REPEATS, STRANGERS = " with one named twice", " with a stranger among them"
+KEPT_BACK = "the server keeps its vector, says that it never came, and takes the masks of the others off"
 _HINT = "\n  where what it sends is a refusal, let the adapter say so: refusal="
 
 
@@ -291,7 +292,7 @@ def kept_vectors(subject: Any, data: Any) -> None:
         came_out += 1
         masked, modulus = elements_of(subject, played), modulus_of(subject, played)
         everything = sum((v.astype(object) for v in masked.values()), np.zeros(len(masked[victim]), object))
-        _hidden((everything % modulus).astype(np.uint64), modulus, victim)
+        still_hidden({victim: (everything % modulus).astype(np.uint64)}, modulus, KEPT_BACK, RESIDUAL)
     if not came_out and promised(subject, n) < n:
         raise NotChecked("no total came out when a vector was kept back, whoever's it was")
 
@@ -306,21 +307,21 @@ class Keeping:
         return None if (sent.stage, sent.sender) == (self.stage, self.victim) else sent
 
 
-def _hidden(left: Any, modulus: int, victim: int) -> None:
-    p = chi_square_uniform(left, modulus)
-    if p < RESIDUAL.level:
-        raise Finding(
-            f"once the server removed what it can, client {victim}'s vector is in the open (p = {p:.2g})\n"
-            f"  the server keeps its vector, says that it never came, and takes the masks of the others off; all "
-            f"inputs were zero; left of its vector: {left[:8].tolist()}..."
-        )
+def still_hidden(left: Any, modulus: int, story: str, design: Design) -> None:
+    """Raises Finding where what is left of a client's vector, by client, is not uniform."""
+    for who, values in left.items():
+        p = chi_square_uniform(values, modulus)
+        if p < design.level:
+            raise Finding(
+                f"once the server removed what it can, client {who}'s vector is in the open (p = {p:.2g})\n"
+                f"  {story}; all inputs were zero; left of its vector: {np.asarray(values[:8]).tolist()}..."
+            )
 
 
 def _stripped_stay_hidden(subject: Any) -> None:
     for ring in rings(subject):
         played = subject.play([np.zeros(SAMPLES, np.int64)] * subject.clients[1], {}, **ring)
-        for who, left in stripped_of(subject, played).items():
-            _hidden(left, modulus_of(subject, played), who)
+        still_hidden(stripped_of(subject, played), modulus_of(subject, played), KEPT_BACK, RESIDUAL)
 
 
 def unpickled(subject: Any, bomb: object, gone_off: Any) -> None:
