@@ -1,9 +1,9 @@
-"""The stacks that can be chosen, and the rules by which they fall away: one table, in the order in which they speak.
+"""The stacks that can be chosen, and the rules by which they fall away, in the order in which they speak.
 
 What does not belong here: costs and accuracy, which `measured` and the plans say.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fl.choose.case import Case
@@ -72,68 +72,32 @@ class Pair:
 STACKS = tuple(Pair(layer, total) for layer in LAYERS for total in HIDES_FROM)
 
 
-def _noise_is_not_asked_for(stack: Pair, case: Case) -> bool:
-    return case.epsilon is None and stack.layer != "none"
-
-
-def _no_noise(stack: Pair, case: Case) -> bool:
-    return case.epsilon is not None and stack.layer == "none"
-
-
-def _wrong_person(stack: Pair, case: Case) -> bool:
-    return case.person == "client" and PROTECTS[stack.layer] == "example"
-
-
-def _server_sees_noiseless(stack: Pair, case: Case) -> bool:
-    return case.trust != "server" and stack.layer == "client-dp"
-
-
-def _server_reads(stack: Pair, case: Case) -> bool:
-    own_noise = stack.layer in ("local-dp", "sample-dp")  # each client's update is noised before it leaves
-    return case.trust not in ("server", *HIDES_FROM[stack.sum]) and not (stack.sum == PLAIN and own_noise)
-
-
-def _shares_alone(stack: Pair, case: Case) -> bool:
-    return stack.layer == "distributed-dp" and stack.sum == PLAIN
-
-
-def _holder_is_missing(stack: Pair, case: Case) -> bool:
-    return case.trust != "holder" and stack.sum in (CKKS, PAILLIER)
-
-
-def _few(stack: Pair, case: Case) -> bool:
-    return case.survivors < 3 and stack.sum != PLAIN
-
-
-def _more_than_needed(stack: Pair, case: Case) -> bool:
-    return case.trust != "nobody" and stack.sum == CHECKED
-
-
-def _hidden_for_nobody(stack: Pair, case: Case) -> bool:
-    return case.trust == "server" and stack.layer != "distributed-dp" and stack.sum != PLAIN
-
-
-RULES: tuple[tuple[Callable[[Pair, Case], bool], str], ...] = (
-    (_noise_is_not_asked_for, "you asked for no epsilon, and its noise costs accuracy"),
-    (_no_noise, "it has no differential privacy: the model and the sum may reveal what a client holds"),
-    (_wrong_person, "it protects an example, and your person is a whole client"),
-    (
-        _server_sees_noiseless,
-        "its noise is the server's, which reads the sum: the epsilon does not hold against it",
-    ),
-    (_holder_is_missing, "it needs a party beside the server that holds a key and does not collude with it"),
-    (_server_reads, "the server could read single updates, and you do not trust it with them"),
-    (_shares_alone, "each client adds a share of the noise only, which hides little without a secure sum"),
-    (_few, "of fewer than three survivors each would know the others' update from the sum"),
-    (
-        _more_than_needed,
-        "it guards against a server that lies, which you rule out, at the cost of a signed roster",
-    ),
-    (_hidden_for_nobody, "it hides single updates from a server that may read them"),
-)
-"""Whether a rule takes a stack away, and why."""
+def reasons(stack: Pair, case: Case) -> Iterator[str]:
+    """Yield why a stack does not fit: a rule each, in the order in which they speak."""
+    trust, layer, total = case.trust, stack.layer, stack.sum
+    own_noise = layer in ("local-dp", "sample-dp")  # each client's update is noised before it leaves
+    if case.epsilon is None and layer != "none":
+        yield "you asked for no epsilon, and its noise costs accuracy"
+    if case.epsilon is not None and layer == "none":
+        yield "it has no differential privacy: the model and the sum may reveal what a client holds"
+    if case.person == "client" and PROTECTS[layer] == "example":
+        yield "it protects an example, and your person is a whole client"
+    if trust != "server" and layer == "client-dp":
+        yield "its noise is the server's, which reads the sum: the epsilon does not hold against it"
+    if trust != "holder" and total in (CKKS, PAILLIER):
+        yield "it needs a party beside the server that holds a key and does not collude with it"
+    if trust not in ("server", *HIDES_FROM[total]) and not (total == PLAIN and own_noise):
+        yield "the server could read single updates, and you do not trust it with them"
+    if layer == "distributed-dp" and total == PLAIN:
+        yield "each client adds a share of the noise only, which hides little without a secure sum"
+    if case.survivors < 3 and total != PLAIN:
+        yield "of fewer than three survivors each would know the others' update from the sum"
+    if trust != "nobody" and total == CHECKED:
+        yield "it guards against a server that lies, which you rule out, at the cost of a signed roster"
+    if trust == "server" and layer != "distributed-dp" and total != PLAIN:
+        yield "it hides single updates from a server that may read them"
 
 
 def fallen(stack: Pair, case: Case) -> str | None:
     """Why a stack does not fit, by the first rule that says so; None where none does."""
-    return next((why for applies, why in RULES if applies(stack, case)), None)
+    return next(reasons(stack, case), None)
