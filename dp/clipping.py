@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.errors import require
 
 Floats = NDArray[np.float64]
 _LOG = logging.getLogger(__name__)
@@ -43,8 +43,7 @@ def l2_norm(vector: Floats) -> float:
     """
     values = np.asarray(vector, dtype=np.float64).ravel()
     largest = float(np.max(np.abs(values), initial=0.0))
-    if not math.isfinite(largest):
-        raise Misuse("expected finite values, got NaN or infinity; nothing of this vector may be sent")
+    require(math.isfinite(largest), "finite values", "NaN or infinity; nothing of this vector may be sent")
     if largest == 0:
         return 0.0
     unit = math.ldexp(1.0, min(math.frexp(largest)[1], 1023))
@@ -97,5 +96,4 @@ def clip_or_drop(vector: Floats, bound: float, whose: str) -> Clipped:
 
 
 def _check_bound(bound: float) -> None:
-    if not 2.0**-500 <= bound <= 2.0**500:
-        raise Misuse(f"expected a clip norm from 2^-500 to 2^500, got {bound}")
+    require(2.0**-500 <= bound <= 2.0**500, "a clip norm from 2^-500 to 2^500", bound)

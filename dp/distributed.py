@@ -33,7 +33,7 @@ from dp.rotation import rotate, unrotate
 from dp.rounding import conditional_round, dithered_round
 from dp.sample.options import ASSUMED
 from dp.suggestion import drowned
-from protocols.errors import Aborted, Misuse, StackError, TooFewSurvivors
+from protocols.errors import Aborted, Misuse, StackError, TooFewSurvivors, require
 from protocols.layers import (
     UPDATE,
     Aggregate,
@@ -149,10 +149,8 @@ class DistributedDP(DistributedPlan):
         even_so: bool = False,
     ) -> None:
         super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, clip)
-        if unit not in ("client", "example"):
-            raise Misuse(f'expected unit "client" or "example", got {unit!r}')
-        if noise not in ("gaussian", "skellam"):
-            raise Misuse(f'expected noise "gaussian" or "skellam", got {noise!r}')
+        require(unit in ("client", "example"), 'unit "client" or "example"', f"{unit!r}")
+        require(noise in ("gaussian", "skellam"), 'noise "gaussian" or "skellam"', f"{noise!r}")
         if noise == "skellam" and accountant != "rdp":
             raise Misuse("Skellam noise has a Renyi curve only: use accountant='rdp'")
         self.colluders = None if colluders is None else whole("colluders", colluders, 0, 2**40)

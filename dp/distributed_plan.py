@@ -17,7 +17,7 @@ from dp.layering import PricedLayer, discrete
 from dp.mechanisms import SAMPLER_DISTANCE
 from dp.rotation import padded
 from dp.rounding import l1_bound
-from protocols.errors import Misuse, StackError
+from protocols.errors import Misuse, StackError, require
 from protocols.layers import RoundFacts, RunFacts, Value
 
 
@@ -87,10 +87,9 @@ class DistributedPlan(PricedLayer):
         if not self.amplify:
             return Correlation(batches, epochs, bands, momentum)
         bands = bands or min(4, batches)
-        if bands > batches:
-            raise Misuse(
-                f"expected at most {batches} bands, got {bands}: a coin of probability bands / batches"
-            )
+        require(
+            bands <= batches, f"at most {batches} bands", f"{bands}: a coin of probability bands / batches"
+        )
         return Correlation(bands, None, bands, momentum)
 
     @property

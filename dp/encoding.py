@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.rounding import rounded_l2_bound
-from protocols.errors import CapacityError, Misuse
+from protocols.errors import CapacityError, Misuse, require
 
 BETA = math.exp(-0.5)
 """Chance that one conditional rounding is drawn again, at most (the paper's choice)."""
@@ -121,8 +121,7 @@ def choose(demand: Demand, bits: int | None = None, overflow: float = OVERFLOW, 
         # the power of two leaves room
         step = _bisect(lambda s: least_modulus(demand, s, overflow) > modulus, demand)
     else:
-        if not 2 <= bits <= MAX_BITS:
-            raise Misuse(f"expected from 2 to {MAX_BITS} bits per value, got {bits}")
+        require(2 <= bits <= MAX_BITS, f"from 2 to {MAX_BITS} bits per value", bits)
         modulus = 1 << bits
         step = _bisect(lambda s: least_modulus(demand, s, overflow) > modulus, demand)
     return _grid(demand, step * (1 + 1e-9), modulus, overflow)

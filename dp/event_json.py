@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from dp.events import KINDS, Event, Relation, Unit, UnknownEvent
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.statement import PrivacyEvent
 
 VERSION = 1
@@ -26,8 +26,7 @@ def encode(event: Event) -> str:
 def decode(text: str) -> Event:
     """The event that `text` stands for. Raises UnknownEvent for an unknown kind or version, Misuse for
     anything not exact."""
-    if len(text) > _MAX_CHARACTERS:
-        raise Misuse(f"expected an event of at most {_MAX_CHARACTERS} characters, got {len(text)}")
+    require(len(text) <= _MAX_CHARACTERS, f"an event of at most {_MAX_CHARACTERS} characters", len(text))
     try:
         data = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (json.JSONDecodeError, RecursionError) as error:

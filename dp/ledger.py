@@ -24,7 +24,7 @@ from dp.event_json import decode, encode
 from dp.events import Event, Relation, Unit, UnknownEvent
 from dp.ledger_head import LedgerVerdict, SignedHead
 from dp.ledger_store import Entry
-from protocols.errors import BudgetExceeded, Misuse, StoreError
+from protocols.errors import BudgetExceeded, Misuse, StoreError, require
 from protocols.guarantee import rounded_up
 from protocols.identity import Identity
 
@@ -43,8 +43,7 @@ class Charge:
     note: str = ""
 
     def __post_init__(self) -> None:
-        if type(self.count) is not int or self.count < 1:
-            raise Misuse(f"expected a count of at least 1, got {self.count!r}")
+        require(type(self.count) is int and self.count >= 1, "a count of at least 1", f"{self.count!r}")
         store.checked_text("party", self.party)
         store.checked_text("note", self.note)
 

@@ -15,22 +15,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.errors import require
 
 Floats = NDArray[np.float64]
 
 
 def padded(dimension: int) -> int:
     """D: the least power of two that is at least `dimension` >= 1."""
-    if dimension < 1:
-        raise Misuse(f"expected a dimension of at least 1, got {dimension}")
+    require(dimension >= 1, "a dimension of at least 1", dimension)
     return 1 << (dimension - 1).bit_length()
 
 
 def signs(seed: bytes, size: int) -> Floats:
     """`size` signs of +-1.0 from a public seed of 32 bytes (SHAKE-256, with its own label)."""
-    if len(seed) != 32:
-        raise Misuse(f"expected a seed of 32 bytes, got {len(seed)}")
+    require(len(seed) == 32, "a seed of 32 bytes", len(seed))
     digest = hashlib.shake_256(b"secagg rotation v1\0" + seed).digest((size + 7) // 8)
     bits = np.unpackbits(np.frombuffer(digest, np.uint8), count=size)
     return (1.0 - 2.0 * bits).astype(np.float64)
@@ -49,8 +47,7 @@ def rotate(vector: Floats, seed: bytes) -> Floats:
 
 def unrotate(vector: Floats, seed: bytes, dimension: int) -> Floats:
     """Inverse of rotate: the first `dimension` coordinates of diag(s) H y / sqrt(D)."""
-    if vector.size != padded(dimension):
-        raise Misuse(f"expected a vector of length {padded(dimension)}, got {vector.size}")
+    require(vector.size == padded(dimension), f"a vector of length {padded(dimension)}", vector.size)
     wide = np.array(vector, np.float64)
     _transform()(wide)
     wide *= signs(seed, vector.size) * vector.size**-0.5

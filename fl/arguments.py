@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dp.ledger import Ledger
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.numbers import positive, real, whole
 from protocols.policy import Policy
 from protocols.stack import MAX_WEIGHT_CAP
@@ -109,8 +109,7 @@ def optional(name: str, value: Any) -> Any:
 
 def takes(name: str, function: Any, wanted: str, count: int) -> None:
     """Raises Misuse unless `function` can be called with `count` positional arguments; `wanted` shows the call."""
-    if not callable(function):
-        raise Misuse(f"{name}: expected {wanted}, got {type(function).__name__}")
+    require(callable(function), wanted, type(function).__name__, name)
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some functions written in C do not tell
@@ -133,8 +132,7 @@ def no_class(name: str, value: Any) -> None:
 def instance(name: str, value: Any, kind: type, wanted: str) -> None:
     """Raises Misuse for a class in place of an object, and for anything that is no `kind`, which `wanted` names."""
     no_class(name, value)
-    if not isinstance(value, kind):
-        raise Misuse(f"{name}: expected {wanted}, got {type(value).__name__}")
+    require(isinstance(value, kind), wanted, type(value).__name__, name)
 
 
 def ledger(value: Any) -> Ledger | None:
@@ -151,8 +149,7 @@ def folder(value: Any) -> Path | None:
     """Return the folder that a run writes to, or None. Raises Misuse where a file is in its place."""
     if value is None:
         return None
-    if not isinstance(value, str | Path):
-        raise Misuse(f"output: expected a folder's path, got {value!r}")
+    require(isinstance(value, str | Path), "a folder's path", f"{value!r}", "output")
     path = Path(value)
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():

@@ -32,7 +32,7 @@ from fl.round.remarks import Speaker
 from fl.run_options import RunOptions
 from fl.tensors import flatten_state, to_state, to_tree
 from fl.tensors.trained import require_kept, rules_of_state
-from protocols.errors import BudgetExceeded, Misuse, StackError
+from protocols.errors import BudgetExceeded, Misuse, StackError, require
 from protocols.guarantee import only_epsilon
 from protocols.layers import Contribution, RoundFacts, RunFacts
 from protocols.policy import Policy
@@ -153,8 +153,7 @@ class SecureAverage:
                 f"{type(updates).__name__ if not isinstance(updates, Mapping) else 'none'}"
             )
         names = tuple(str(name) for name in updates)
-        if len(set(names)) < len(names):
-            raise Misuse(f"updates: expected distinct names of clients, got {names}")
+        require(len(set(names)) == len(names), "distinct names of clients", names, "updates")
         by_name = dict(zip(names, updates.values(), strict=True))
         counts = self._weights(names, weights)
         paid = len(self.account.rounds)
@@ -202,8 +201,7 @@ class SecureAverage:
                 raise Misuse(f"weights: {unknown[0]!r} is none of the clients in updates, {list(names)}")
         else:
             listed = list(weights) if hasattr(weights, "__len__") else []
-            if len(listed) != len(names):
-                raise Misuse(f"weights: expected one per client, {len(names)}, got {weights!r}")
+            require(len(listed) == len(names), f"one per client, {len(names)}", f"{weights!r}", "weights")
             given = dict(zip(names, listed, strict=True))
         cap = self.stack.numbers.weight_cap
         for name in names:

@@ -21,7 +21,7 @@ from fl.strategies import FedAvg, FedSGD, Strategy
 from fl.tensors.trained import require_matches
 from fl.train_function import TrainFunction, by_name
 from fl.training import Evaluate, evaluate
-from protocols.errors import Misuse, StackError
+from protocols.errors import Misuse, StackError, require
 from protocols.layers import PrivacyLayer, RunFacts
 from protocols.policy import Policy
 from protocols.stack import Stack
@@ -285,10 +285,8 @@ def loaders_by_name(
         )
     given = clients if isinstance(clients, Mapping) else dict(enumerate(clients))
     by_name = {str(name): loader for name, loader in given.items()}
-    if len(by_name) < len(given):
-        raise Misuse(f"clients: expected distinct names, got {list(given)}")
-    if not by_name:
-        raise Misuse("clients: expected at least one, got none")
+    require(len(by_name) == len(given), "distinct names", list(given), "clients")
+    require(by_name, "at least one", "none", "clients")
     sizes = {
         name: examples_in(checked_loader(whose := f"client {name!r}", loader), whose)
         for name, loader in by_name.items()
@@ -304,8 +302,7 @@ def _listed(names: Any) -> tuple[str, ...]:
     if not isinstance(names, Sequence) or isinstance(names, str):
         raise Misuse(f"names: expected a list of names or a count, got {names!r}")
     listed = tuple(str(name) for name in names)
-    if not listed or len(set(listed)) < len(listed):
-        raise Misuse(f"names: expected distinct names of clients, got {list(names)}")
+    require(listed and len(set(listed)) == len(listed), "distinct names of clients", list(names), "names")
     return listed
 
 

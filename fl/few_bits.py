@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from fl.compression import Compression, Floats
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, SumFacts
 
 
@@ -32,10 +32,8 @@ class FewBits(Compression):
     name = "few-bits"
 
     def __init__(self, bits: int = 4, range: float = 0.1) -> None:
-        if not 1 <= bits <= 16:
-            raise Misuse(f"bits: expected 1 to 16, got {bits}")
-        if not 0 < range < float("inf"):
-            raise Misuse(f"range: expected a finite number > 0, got {range}")
+        require(1 <= bits <= 16, "1 to 16", bits, "bits")
+        require(0 < range < float("inf"), "a finite number > 0", range, "range")
         self.bits, self.range = bits, range
 
     @property

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.compression import Compression
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, SumFacts, Value
 
 Floats = NDArray[np.float64]
@@ -45,8 +45,7 @@ class LowRank(Compression):
     name = "low-rank"
 
     def __init__(self, rank: int = 4) -> None:
-        if rank < 1:
-            raise Misuse(f"rank: expected at least 1, got {rank}")
+        require(rank >= 1, "at least 1", rank, "rank")
         self.rank = rank
         self._bases: dict[str, Floats] = {}
         self._left = False

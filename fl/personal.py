@@ -13,7 +13,7 @@ from fl.computation import STAYED
 from fl.engines.memory import CLIENTS, MemoryEngine
 from fl.federation import Federation
 from fl.tensors.clone import clone
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.party_state import CLOSED, PartyState
 from protocols.party_state import erase as erase_kept
 
@@ -25,8 +25,7 @@ def model_of(federation: Federation, client: str) -> torch.nn.Module:
     nodes hold the models), and a name that is no client's.
     """
     setup, engine, coordinator = federation.setup, federation.engine, federation.coordinator
-    if client not in setup.names:
-        raise Misuse(f"expected one of the clients {list(setup.names)}, got {client!r}")
+    require(client in setup.names, f"one of the clients {list(setup.names)}", f"{client!r}")
     owner = STAYED if setup.options.stay_local else setup.strategy.name
     if not (setup.options.stay_local or setup.strategy.name == "ditto"):
         raise Misuse("no client has a model of its own: take stay_local=(...), or strategy=Ditto()")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.compression import Compression
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, SumFacts
 
 
@@ -29,8 +29,7 @@ class RandomK(Compression):
     name = "random-k"
 
     def __init__(self, share: float = 0.1) -> None:
-        if not 0 < share <= 1:
-            raise Misuse(f"share: expected a number in (0, 1], got {share}")
+        require(0 < share <= 1, "a number in (0, 1]", share, "share")
         self.share = share
 
     def _places(self, dimension: int, facts: RoundFacts) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from fl.round import Broadcast, new_session
 from fl.round.buffers import Buffers
 from fl.run_options import RunOptions
 from fl.seeds import generator
-from protocols.errors import Misuse, ProtocolViolation, SecAggError
+from protocols.errors import Misuse, ProtocolViolation, SecAggError, require
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.summation import SecureSum
@@ -101,8 +101,7 @@ class Participants:
         for name in ("fraction", "sampling", "windows", "spare"):
             if getattr(options, name) != getattr(usual, name):
                 raise Misuse(f"{name}: buffers take whoever is done, and nobody is chosen: leave it out")
-        if size > len(self.names):
-            raise Misuse(f"size: expected a buffer of at most {len(self.names)} clients, got {size}")
+        require(size <= len(self.names), f"a buffer of at most {len(self.names)} clients", size, "size")
 
     def available(self, number: int) -> tuple[str, ...]:
         """Return who is there in round `number`, in roster order: whom a window holds, and whom no window names."""

@@ -12,7 +12,7 @@ import torch
 
 from fl.schedules import Following
 from fl.tensors.clone import clone
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.layers import LocalTask
 
 CHANGES_GRADIENTS = {"clip_grad_norm_", "clip_grad_value_", "GradScaler"}
@@ -128,8 +128,7 @@ def by_name(
 
     Raises Misuse for one that asks for something else.
     """
-    if not callable(function):
-        raise Misuse(f"{name}: expected a function of {', '.join(offered)}, got {type(function).__name__}")
+    require(callable(function), f"a function of {', '.join(offered)}", type(function).__name__, name)
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):

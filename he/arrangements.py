@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from protocols.agreement import quorum, tolerated
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.identity import Roster
 
 MAX_HOLDERS = 100
@@ -47,8 +47,7 @@ class Threshold:
         whole = all(type(number) is int for number in (self.t, self.n))
         if not whole or not 1 <= self.t <= self.n <= MAX_HOLDERS:
             raise Misuse(f"expected 1 <= t <= n <= {MAX_HOLDERS} holders, got t={self.t!r}, n={self.n!r}")
-        if not self.dealer.strip():
-            raise Misuse("expected the name of the dealer who makes the key, got an empty one")
+        require(self.dealer.strip(), "the name of the dealer who makes the key", "an empty one")
         if self.corrupt == -1:
             object.__setattr__(self, "corrupt", self._usual)
         if type(self.corrupt) is not int or not 0 <= self.corrupt < self.t:
@@ -87,8 +86,7 @@ class KeyHolder:
     recipients: tuple[str, ...] = (TO_SERVER,)
 
     def __post_init__(self) -> None:
-        if not self.name.strip():
-            raise Misuse("expected the key holder's name, got an empty one")
+        require(self.name.strip(), "the key holder's name", "an empty one")
         object.__setattr__(self, "recipients", _recipients(self.recipients))
 
     @property

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import CapacityError, Misuse, PeerError
+from protocols.errors import CapacityError, PeerError, require
 
 Values = NDArray[np.int64] | NDArray[np.object_]
 """Digits: int64, or Python integers where a slot is wider than 64 bits."""
@@ -44,8 +44,7 @@ class Packing:
 
         Raises CapacityError where not even one slot fits, Misuse for an empty vector.
         """
-        if dimension < 1:
-            raise Misuse(f"expected a vector of at least one value, got dimension {dimension}")
+        require(dimension >= 1, "a vector of at least one value", f"dimension {dimension}")
         width = slot_bits(largest_sum)
         slots = (plaintext_bits - reserved) // width
         if slots < 1:

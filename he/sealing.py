@@ -7,7 +7,7 @@ one place only.
 """
 
 from protocols import sealing
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.key_agreement import KEY_BYTES, exchange, public_key
 from protocols.key_agreement import derive as hkdf
 from protocols.randomness import SecureRandom
@@ -15,8 +15,7 @@ from protocols.randomness import SecureRandom
 
 def expect_key(key: bytes) -> None:
     """Raises Misuse for what has not the length of an X25519 key."""
-    if len(key) != KEY_BYTES:
-        raise Misuse(f"expected an X25519 key of {KEY_BYTES} bytes, got {len(key)}")
+    require(len(key) == KEY_BYTES, f"an X25519 key of {KEY_BYTES} bytes", len(key))
 
 
 def derive(secret: bytes, context: bytes, purpose: str, length: int = KEY_BYTES) -> bytes:

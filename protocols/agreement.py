@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import Record
-from protocols.errors import Misuse, PeerError, ProtocolViolation, TooFewSurvivors
+from protocols.errors import Misuse, PeerError, ProtocolViolation, TooFewSurvivors, require
 from protocols.identity import SIGNATURE_BYTES, BadSignature, Identity, verify
 
 PURPOSE = "agreement v1"
@@ -38,8 +38,7 @@ def quorum(voters: int, corrupt: int) -> int:
 
     voters: how many may vote. corrupt: how many of them may sign anything, in [0, voters). Raises Misuse.
     """
-    if not 0 <= corrupt < voters:
-        raise Misuse(f"expected 0 <= corrupt < voters, got {corrupt} corrupt of {voters} voters")
+    require(0 <= corrupt < voters, "0 <= corrupt < voters", f"{corrupt} corrupt of {voters} voters")
     return (voters + corrupt) // 2 + 1
 
 

@@ -1,5 +1,4 @@
-"""Every error this project raises on purpose. What belongs here: error types. What does not: messages or
-handling.
+"""Every error this project raises on purpose, and the check of an argument. What does not belong here: handling.
 
 Two families are kept apart, as in h11: `Misuse` is the caller's own mistake (fix the call), `PeerError` is
 another party's misbehaviour (the caller did nothing wrong). A third, `Aborted`, is the clean end of a session
@@ -15,6 +14,18 @@ class SecAggError(Exception):
 
 class Misuse(SecAggError, ValueError):
     """The caller asked for something wrong: what was expected, what came, what to do."""
+
+
+def require(holds: object, wanted: str, got: object, of: str = "") -> None:
+    """Raises Misuse, "expected `wanted`, got `got`", unless it holds. of: the argument's name, where `wanted` has none.
+
+    >>> require(3 <= 2, "at most 2 clients", 3)
+    Traceback (most recent call last):
+    ...
+    protocols.errors.Misuse: expected at most 2 clients, got 3
+    """
+    if not holds:
+        raise Misuse(f"{of}: expected {wanted}, got {got}" if of else f"expected {wanted}, got {got}")
 
 
 class CapacityError(Misuse):

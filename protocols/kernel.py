@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from protocols.codec import ByteReader, Record
-from protocols.errors import Misuse, ProtocolViolation, WireError
+from protocols.errors import Misuse, ProtocolViolation, WireError, require
 from protocols.randomness import SecureRandom
 
 MAGIC = b"SAG1"  # the wire format's name and version
@@ -55,8 +55,7 @@ class Message(Record):
     body: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.session) != 32:
-            raise Misuse(f"expected a session context of 32 bytes, got {len(self.session)}")
+        require(len(self.session) == 32, "a session context of 32 bytes", len(self.session))
         for role, index in (self.sender, self.recipient):
             if not _ROLE.fullmatch(role) or not 0 <= index < 1 << 32:
                 raise Misuse(f"expected a role name and an index below 2^32, got {role!r}, {index}")

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import ProtocolViolation, require
 from protocols.randomness import SecureRandom
 
 KEY_BYTES = 32
@@ -64,8 +64,7 @@ class PairKeys:
     """One party's private key, ready to agree with many peers. It never prints its key."""
 
     def __init__(self, private: bytes, owner: str, session: bytes) -> None:
-        if len(session) != 32:
-            raise Misuse(f"expected a session context of 32 bytes, got {len(session)}")
+        require(len(session) == 32, "a session context of 32 bytes", len(session))
         self._key = _load(private)
         self._owner = owner
         self._session = session
@@ -114,6 +113,5 @@ def _public(key: bytes) -> X25519PublicKey:
 
 
 def _load(private: bytes) -> X25519PrivateKey:
-    if len(private) != KEY_BYTES:
-        raise Misuse(f"expected a private key of {KEY_BYTES} bytes, got {len(private)}")
+    require(len(private) == KEY_BYTES, f"a private key of {KEY_BYTES} bytes", len(private))
     return X25519PrivateKey.from_private_bytes(private)

@@ -5,7 +5,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -27,8 +27,7 @@ def real(name: str, value: Any, within: str, accept: Callable[[float], bool]) ->
         number = math.nan if isinstance(value, str | bytes | bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
-    if not (math.isfinite(number) and accept(number)):
-        raise Misuse(f"{name}: expected a number {within}, got {value!r}")
+    require(math.isfinite(number) and accept(number), f"a number {within}", f"{value!r}", name)
     return number
 
 

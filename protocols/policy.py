@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-from protocols.errors import Misuse, PolicyRefusal
+from protocols.errors import Misuse, PolicyRefusal, require
 
 THREATS = ("none", "semi-honest", "semi-malicious", "malicious")
 
@@ -89,8 +89,7 @@ class Policy:
     allow_simulated: bool = False
 
     def __post_init__(self) -> None:
-        if self.threat not in THREATS:
-            raise Misuse(f"expected threat to be one of {THREATS}, got {self.threat!r}")
+        require(self.threat in THREATS, f"threat to be one of {THREATS}", f"{self.threat!r}")
         for name, (wanted, accept) in _FIELDS.items():
             if not accept(value := getattr(self, name)):
                 raise Misuse(f"expected {name} to be {wanted}, got {value!r}")

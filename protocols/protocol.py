@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from protocols.audit_hooks import Hooks
 from protocols.codec import decode_tagged, encode_tagged
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.kernel import Finished, Left, Party, State, Step
 from protocols.policy import Demands, Policy
 from protocols.randomness import SecureRandom, require_system
@@ -102,8 +102,7 @@ class Protocol(ABC, Generic[Input]):
 
     def check(self, session: Session) -> None:
         """Raises Misuse if the session is not one of this protocol, or its parameters do not fit its cohort."""
-        if session.protocol != self.tag:
-            raise Misuse(f"expected a session of {self.tag}, got one of {session.protocol}")
+        require(session.protocol == self.tag, f"a session of {self.tag}", f"one of {session.protocol}")
 
     @property
     def tag(self) -> str:
@@ -145,8 +144,7 @@ class Protocol(ABC, Generic[Input]):
         the session falls short of `policy`.
         """
         policy = self._insists(session, random, policy)
-        if not 0 <= index < session.clients:
-            raise Misuse(f"expected a client index below {session.clients}, got {index}")
+        require(0 <= index < session.clients, f"a client index below {session.clients}", index)
         late = vector is None
         named = (self._not_yet(), update or b"") if late else self._named_input(session, vector, update)
         return self._client(ClientStart(session, index, *named, random, policy, memory))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import CapacityError, Misuse
+from protocols.errors import CapacityError, Misuse, require
 
 CAPACITY = 1 << 62
 FLOOR = 1.0
@@ -20,8 +20,7 @@ FLOOR = 1.0
 
 def expect_bits(bits: int) -> None:
     """Raises Misuse for another number of bits per value than 2 to 32."""
-    if not 2 <= bits <= 32:
-        raise Misuse(f"expected 2 to 32 bits per value, got {bits}")
+    require(2 <= bits <= 32, "2 to 32 bits per value", bits)
 
 
 @dataclass(frozen=True)
@@ -42,8 +41,7 @@ class Quantiser:
     @classmethod
     def for_range(cls, bits: int, range: float) -> "Quantiser":
         """Return the quantiser with the smallest step that covers [-range, range], range > 0 and finite."""
-        if not (0 < range < math.inf):
-            raise Misuse(f"expected a positive, finite range, got {range}")
+        require(0 < range < math.inf, "a positive, finite range", range)
         expect_bits(bits)
         mantissa, exponent = math.frexp(range / ((1 << (bits - 1)) - 1))
         return cls(bits, math.ldexp(1.0, exponent if mantissa > 0.5 else exponent - 1))

@@ -8,7 +8,7 @@ accepted only in a session that is declared simulated, which no production party
 import os
 from typing import Protocol, final, runtime_checkable
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 
 @runtime_checkable
@@ -30,8 +30,7 @@ class SystemRandom:
 
 def below(random: SecureRandom, limit: int) -> int:
     """Return a uniform integer in [0, limit), by rejection. Raises Misuse for limit < 1."""
-    if limit < 1:
-        raise Misuse(f"expected a limit of at least 1, got {limit}")
+    require(limit >= 1, "a limit of at least 1", limit)
     width = (limit - 1).bit_length()
     size, shift = (width + 7) // 8, -width % 8
     while True:

@@ -8,7 +8,7 @@ place only. Nonces are random: a party that was restored from an old state must 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import ProtocolViolation, require
 from protocols.key_agreement import sized
 from protocols.randomness import SecureRandom
 
@@ -47,6 +47,5 @@ def unseal(key: bytes, box: bytes, bound: bytes, sender: str) -> bytes:
 
 
 def _cipher(key: bytes) -> AESGCM:
-    if len(key) != 32:
-        raise Misuse(f"expected a key of 32 bytes, got {len(key)}")
+    require(len(key) == 32, "a key of 32 bytes", len(key))
     return AESGCM(key)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.driver import Driver
-from protocols.errors import REFUSALS, Aborted, Misuse, PeerError, SecAggError
+from protocols.errors import REFUSALS, Aborted, Misuse, PeerError, SecAggError, require
 from protocols.kernel import SERVER, Finished, Message, Party, State, Step, client
 from protocols.policy import Policy
 from protocols.protocol import NO_MODEL, Protocol, Stage
@@ -171,8 +171,7 @@ def simulate(
 
 def _named(vectors: Any, of_a_sum: bool) -> dict[Hashable, Any]:
     items = dict(vectors) if isinstance(vectors, Mapping) else dict(enumerate(vectors))
-    if not items:
-        raise Misuse("expected at least one client's vector, got none")
+    require(items, "at least one client's vector", "none")
     if not of_a_sum or any(callable(v) for v in items.values()):
         return items
     named = {name: np.asarray(v) for name, v in items.items()}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import CapacityError, Misuse, StackError
+from protocols.errors import CapacityError, Misuse, StackError, require
 from protocols.layers import UPDATE, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal, Value
 from protocols.options import options_of
 from protocols.plain import PlainSum
@@ -46,10 +46,8 @@ class Numbers:
 
     def __post_init__(self) -> None:
         expect_bits(self.bits)
-        if not 1 <= self.weight_cap <= MAX_WEIGHT_CAP:
-            raise Misuse(f"expected a weight cap from 1 to 2^24, got {self.weight_cap}")
-        if self.range is not None and not 0 < self.range < math.inf:
-            raise Misuse(f"expected a positive, finite range, got {self.range}")
+        require(1 <= self.weight_cap <= MAX_WEIGHT_CAP, "a weight cap from 1 to 2^24", self.weight_cap)
+        require(self.range is None or 0 < self.range < math.inf, "a positive, finite range", self.range)
 
 
 @dataclass

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import numpy.typing as npt
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from secagg.masks import expand
 
 _ORDER = b"graph: order"
@@ -42,12 +42,10 @@ def harary(seed: bytes, size: int, degree: int, client: int) -> tuple[int, ...]:
 
     Raises Misuse for fewer than 2 clients, another degree, or a client outside range(size).
     """
-    if size < 2 or degree < 1:
-        raise Misuse(f"expected at least 2 clients and degree 1, got {size} and {degree}")
+    require(size >= 2 and degree >= 1, "at least 2 clients and degree 1", f"{size} and {degree}")
     if degree % 2 and degree < size - 1:
         raise Misuse(f"expected an even degree, or all {size - 1} others; got {degree}")
-    if not 0 <= client < size:
-        raise Misuse(f"expected a client from 0 to {size - 1}, got {client}")
+    require(0 <= client < size, f"a client from 0 to {size - 1}", client)
     if degree >= size - 1:
         return (*range(client), *range(client + 1, size))
     order, places = _circle(seed, size)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from protocols.agreement import quorum
 from protocols.codec import Record
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from secagg.parameters.conditions import (
     BEACON_ROUNDS,
     LEAST_THRESHOLD,
@@ -52,8 +52,7 @@ class MaskParameters(Record):
     begun: int = 0
 
     def __post_init__(self) -> None:
-        if self.threat not in THREATS:
-            raise Misuse(f"expected a threat of {THREATS}, got {self.threat!r}")
+        require(self.threat in THREATS, f"a threat of {THREATS}", f"{self.threat!r}")
         holders = max(self.degree, self.committee) if self.reuse else self.degree
         if not LEAST_THRESHOLD <= self.threshold <= holders or self.degree > MOST_HOLDERS:
             raise Misuse(

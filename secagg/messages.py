@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from protocols.agreement import Certificate
 from protocols.codec import ByteReader, Record
-from protocols.errors import Misuse, WireError
+from protocols.errors import Misuse, WireError, require
 from protocols.kernel import Message
 from protocols.roles import naming
 
@@ -264,5 +264,4 @@ def expect_items(name: str, data: bytes, count: int, size: int = 0) -> None:
 
 def expect_whole(name: str, data: bytes, size: int) -> None:
     """Raises Misuse unless `data` is items of `size` bytes, as many as they are."""
-    if len(data) % size:
-        raise Misuse(f"{name}: expected items of {size} bytes, got {len(data)}")
+    require(len(data) % size == 0, f"items of {size} bytes", len(data), name)

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
-from protocols.errors import Misuse, PolicyRefusal
+from protocols.errors import Misuse, PolicyRefusal, require
 from secagg.mask_parameters import LEAST_CLIENTS, MALICIOUS, NUMBERS, MaskParameters
 from secagg.parameters import Cohort, Plan
 from secagg.parameters.conditions import MOST_VOTERS, THREATS, least_connected_degree
@@ -31,8 +31,7 @@ class Wishes:
     def __post_init__(self) -> None:
         for name in ("neighbours", "threshold"):
             value = getattr(self, name)
-            if value is not None and value < 2:
-                raise Misuse(f"expected {name} >= 2, got {value}")
+            require(value is None or value >= 2, f"{name} >= 2", value)
         if self.demand.complete and self.neighbours is not None:
             raise Misuse("SecAgg is on the complete graph; use SecAggPlus to set neighbours")
 

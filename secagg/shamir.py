@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import Misuse, ProtocolViolation, require
 from protocols.randomness import SecureRandom
 from secagg import field16
 
@@ -35,8 +35,7 @@ def split_array(
     otherwise.
     """
     places = _points(points, 1)
-    if not 1 <= threshold <= len(places):
-        raise Misuse(f"expected a threshold from 1 to {len(places)}, got {threshold}")
+    require(1 <= threshold <= len(places), f"a threshold from 1 to {len(places)}", threshold)
     width = share_bytes(len(secret))
     material = bytearray(secret.ljust(width, b"\0") + random.bytes(width * (threshold - 1)))
     polynomials = np.frombuffer(material, dtype="<u2").reshape(threshold, width // 2)
@@ -80,8 +79,7 @@ def _points(points: npt.NDArray[Any], rank: int) -> npt.NDArray[np.uint16]:
     if places.ndim != rank or (places.size and not (places.min() >= 1 and places.max() <= MAX_POINT)):
         raise Misuse(f"expected points from 1 to {MAX_POINT}")
     ordered = np.sort(places)
-    if (ordered[..., 1:] == ordered[..., :-1]).any():
-        raise Misuse("expected distinct points, got one twice")
+    require(not (ordered[..., 1:] == ordered[..., :-1]).any(), "distinct points", "one twice")
     return places.astype(np.uint16)
 
 

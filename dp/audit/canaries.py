@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp.audit.one_run import guess, one_run_epsilon
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.randomness import SecureRandom
 
 Vector = NDArray[np.float64]
@@ -57,8 +57,7 @@ def audit_sum(
     """
     count = min(dims, 2000) if canaries is None else canaries
     asked = max(2, count // 10) if guesses is None else guesses
-    if not 0 < count <= dims:
-        raise Misuse(f"expected 1 to {dims} canaries, one per coordinate, got {count}")
+    require(0 < count <= dims, f"1 to {dims} canaries, one per coordinate", count)
     coins = np.frombuffer(random.bytes(2 * count), dtype=np.uint8).reshape(2, count) & 1
     inside, signs = coins[0].astype(bool), 1.0 - 2.0 * coins[1]
     contributions = []
@@ -68,8 +67,7 @@ def audit_sum(
             vector[index] = signs[index] * norm
         contributions.append(vector)
     released = np.asarray(release(contributions), dtype=np.float64)
-    if released.shape != (dims,):
-        raise Misuse(f"expected a release of shape ({dims},), got {released.shape}")
+    require(released.shape == (dims,), f"a release of shape ({dims},)", released.shape)
     guesses_made = guess(released[:count] * signs, asked)
     correct = int(np.sum(guesses_made == np.where(inside, 1, -1)))
     return CanaryAudit(

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 Vector = NDArray[np.float64]
 
@@ -51,8 +51,7 @@ def check_noise(noise: Vector, stated: float, alarm: float = 1e-7) -> Verdict:
 def draws_needed(ratio: float, alarm: float = 1e-7, power: float = 0.999) -> int:
     """Draws at which `check_noise` catches noise of `ratio` < 1 times the stated deviation with probability
     `power`."""
-    if not 0 < ratio < 1:
-        raise Misuse(f"expected a ratio between 0 and 1, got {ratio}")
+    require(0 < ratio < 1, "a ratio between 0 and 1", ratio)
     from scipy.stats import chi2
 
     count = 100
@@ -100,8 +99,7 @@ def check_fresh(first: Vector, second: Vector, alarm: float = 1e-7) -> Verdict:
     if a.shape != b.shape or a.size < 100:
         raise Misuse(f"expected two vectors of the same size, at least 100, got {a.size} and {b.size}")
     scale = math.sqrt(float(np.dot(a, a)) * float(np.dot(b, b)))
-    if scale == 0:
-        raise Misuse("expected noise, got zeros")
+    require(scale != 0, "noise", "zeros")
     z = float(np.dot(a, b)) / scale * math.sqrt(a.size)
     p = math.erfc(abs(z) / math.sqrt(2))
     return Verdict(p >= alarm, p, alarm, f"correlation {z / math.sqrt(a.size):.4g} of {a.size} pairs")

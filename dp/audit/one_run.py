@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 
 def one_run_p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
@@ -39,8 +39,7 @@ def one_run_epsilon(canaries: int, guesses: int, correct: int, delta: float, ala
     If the mechanism is (e, delta)-DP, the result exceeds e with probability at most `alarm`. Raises Misuse
     as above.
     """
-    if not 0 < alarm < 1:
-        raise Misuse(f"expected 0 < alarm < 1, got {alarm}")
+    require(0 < alarm < 1, "0 < alarm < 1", alarm)
     if one_run_p_value(canaries, guesses, correct, 0.0, delta) > alarm:
         return 0.0
     low, high = 0.0, 1.0
@@ -56,8 +55,7 @@ def one_run_epsilon(canaries: int, guesses: int, correct: int, delta: float, ala
 def guess(scores: NDArray[np.float64], guesses: int) -> NDArray[np.int64]:
     """+1 for the half of the guesses with the highest scores, -1 for the half with the lowest, 0 (no guess)
     elsewhere."""
-    if not 0 <= guesses <= scores.size:
-        raise Misuse(f"expected at most {scores.size} guesses, got {guesses}")
+    require(0 <= guesses <= scores.size, f"at most {scores.size} guesses", guesses)
     order = np.argsort(scores, kind="stable")
     out = np.zeros(scores.size, dtype=np.int64)
     low = guesses // 2

@@ -14,7 +14,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 Scores = NDArray[np.float64]
 
@@ -29,8 +29,7 @@ def two_distribution_epsilon(first: Scores, second: Scores, delta: float, alarm:
     """
     if min(first.size, second.size) < 20 or np.isnan(first).any() or np.isnan(second).any():
         raise Misuse("expected at least 20 scores per input, none of them NaN")
-    if not (0 < alarm < 1 and 0 <= delta < 1):
-        raise Misuse(f"expected 0 < alarm < 1 and 0 <= delta < 1, got {alarm} and {delta}")
+    require(0 < alarm < 1 and 0 <= delta < 1, "0 < alarm < 1 and 0 <= delta < 1", f"{alarm} and {delta}")
     best = 0.0
     for sign, swap in product((1.0, -1.0), (False, True)):
         p, q = (second, first) if swap else (first, second)

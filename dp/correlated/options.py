@@ -12,7 +12,7 @@ from dp.correlated.attendance import Attendance
 from dp.correlated.patterns import dearest
 from dp.correlated.strategy import MOST_ROWS, StrategyMatrix, optimised
 from dp.events import CorrelatedRow, Event
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import Misuse, ProtocolViolation, require
 from protocols.layers import RoundFacts, RunFacts, Value
 from protocols.numbers import real, whole
 from protocols.turns import groups_of
@@ -118,8 +118,7 @@ def chosen(
     momentum: float,
 ) -> Correlation | None:
     """What a layer's arguments ask for; None for independent noise. Raises Misuse for what does not belong together."""
-    if correlation not in (None, "banded"):
-        raise Misuse(f'expected correlation "banded" or None, got {correlation!r}')
+    require(correlation in (None, "banded"), 'correlation "banded" or None', f"{correlation!r}")
     given = (separation, participations, bands)
     if correlation is None:
         if any(value is not None for value in given) or momentum:

@@ -26,7 +26,7 @@ from decimal import Decimal, localcontext
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.randomness import SecureRandom
 
 SAMPLER_DISTANCE = 2.0**-100
@@ -80,8 +80,7 @@ class Envelope:
 
     def draw(self, random: SecureRandom, count: int) -> Integers:
         """Return `count` >= 0 independent draws, int64. Raises Misuse for a negative count."""
-        if count < 0:
-            raise Misuse(f"expected a count of at least 0, got {count}")
+        require(count >= 0, "a count of at least 0", count)
         out = np.empty(count, dtype=np.int64)
         filled = 0
         while filled < count:

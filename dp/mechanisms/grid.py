@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dp.mechanisms.draw_gaussian import discrete_gaussian
 from dp.mechanisms.envelope import Integers
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.randomness import SecureRandom
 
 LIMIT = 2**62
@@ -25,8 +25,7 @@ def to_grid(values: NDArray[np.float64], step: float) -> Integers:
 
     Raises Misuse for NaN, infinity, step <= 0 and values beyond 2^62 steps: nothing wraps.
     """
-    if not 0 < step < math.inf:
-        raise Misuse(f"expected a grid step > 0, got {step}")
+    require(0 < step < math.inf, "a grid step > 0", step)
     counts = np.rint(np.asarray(values, dtype=np.float64) / step)
     if not np.all(np.abs(counts) < LIMIT):
         raise Misuse(f"a value is not finite or exceeds 2^62 steps of {step}; choose a larger step")
@@ -50,14 +49,12 @@ def grid_noise(random: SecureRandom, sigma: float, step: float, count: int) -> I
 
     Raises Misuse where sigma / step is outside the sampler's range: below 2^-6 steps or above 2^40.
     """
-    if not 0 < step < math.inf:
-        raise Misuse(f"expected a grid step > 0, got {step}")
+    require(0 < step < math.inf, "a grid step > 0", step)
     return discrete_gaussian(random, sigma / step, count)
 
 
 def noise_step(sigma: float, resolution: int = 20) -> float:
     """A power of two near sigma / 2^resolution: fine enough that rounding costs nothing, exact in every
     float width."""
-    if not 0 < sigma < math.inf:
-        raise Misuse(f"expected sigma > 0, got {sigma}")
+    require(0 < sigma < math.inf, "sigma > 0", sigma)
     return math.ldexp(1.0, math.floor(math.log2(sigma)) - resolution)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.randomness import SecureRandom
 
 TAIL = 1e-40
@@ -26,8 +26,7 @@ def poisson_sample(random: SecureRandom, size: int, rate: float) -> NDArray[np.i
     The probability used is `rate` rounded down to a multiple of 2^-64, so that what is accounted is never
     too small. Raises Misuse for size < 0 and for a rate outside [0, 1].
     """
-    if size < 0 or not 0 <= rate <= 1:
-        raise Misuse(f"expected size >= 0 and a rate in [0, 1], got {size} and {rate}")
+    require(size >= 0 and 0 <= rate <= 1, "size >= 0 and a rate in [0, 1]", f"{size} and {rate}")
     if rate == 1:
         return np.arange(size, dtype=np.int64)
     words = np.frombuffer(random.bytes(8 * size), dtype="<u8")
@@ -40,8 +39,7 @@ def fixed_sample(random: SecureRandom, size: int, count: int) -> NDArray[np.int6
     The subset is that of the smallest of 128-bit keys; ties (probability below size^2 2^-129) would be
     broken by position. Raises Misuse unless 0 <= count <= size.
     """
-    if not 0 <= count <= size:
-        raise Misuse(f"expected 0 <= count <= size, got {count} of {size}")
+    require(0 <= count <= size, "0 <= count <= size", f"{count} of {size}")
     keys = np.frombuffer(random.bytes(16 * size), dtype="<u8").reshape(2, size)
     return np.sort(np.lexsort((keys[1], keys[0]))[:count]).astype(np.int64)
 
@@ -74,8 +72,7 @@ def chance_of(size: int, rate: float, failing: Mapping[int, float]) -> float:
 
 
 def _binomial(size: int, rate: float) -> Any:
-    if size < 0 or not 0 <= rate <= 1:
-        raise Misuse(f"expected size >= 0 and a rate in [0, 1], got {size} and {rate}")
+    require(size >= 0 and 0 <= rate <= 1, "size >= 0 and a rate in [0, 1]", f"{size} and {rate}")
     from scipy.stats import binom
 
     return binom(size, rate)

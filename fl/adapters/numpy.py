@@ -12,7 +12,7 @@ from fl import arguments
 from fl.adapters.array_data import Arrays, ClientData, Weights, no_outputs
 from fl.adapters.wrapping import Clients, each, federated
 from fl.federation import Federation
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 OWN_STEPS = (
     "it takes its own steps, so that nothing can clip an example's gradient or replace the optimizer. ClientDP, "
@@ -26,8 +26,7 @@ class ArrayLoop:
     own_steps = OWN_STEPS
 
     def __init__(self, train: Callable[..., Any]) -> None:
-        if not callable(train):
-            raise Misuse(f"train: expected a function train(weights, data), got {type(train).__name__}")
+        require(callable(train), "a function train(weights, data)", type(train).__name__, "train")
         self.func = train
         names = inspect.signature(train).parameters
         self._wants = [name for name in ("epoch", "round") if name in names]

@@ -13,7 +13,7 @@ from sklearn.base import is_classifier
 
 from fl.adapters.array_data import Array
 from fl.adapters.wrapping import Clients
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 
 class Shown(NamedTuple):
@@ -62,8 +62,7 @@ def pair_of(whose: str, data: Any, template: Any, outputs: tuple[int, ...]) -> t
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise Misuse(f"{whose}: expected (x, y), two parts: give the labels or targets beside x")
     y, wanted = _outputs(data[1]), (x.shape[0], *outputs)
-    if y.shape != wanted:
-        raise Misuse(f"{whose}: expected y of shape {wanted}, an entry for each row of x, got {y.shape}")
+    require(y.shape == wanted, f"y of shape {wanted}, an entry for each row of x", y.shape, whose)
     if is_classifier(template) and not np.isin(y, template.classes_).all():
         raise Misuse(
             f"{whose}: holds labels that are not in classes={template.classes_.tolist()}: name all there are"
@@ -81,7 +80,4 @@ def require_finite(whose: str, values: Any) -> None:
         finite = bool(np.isfinite(numbers.astype(float) if numbers.dtype == object else numbers).all())
     except (TypeError, ValueError):
         finite = False
-    if not finite:
-        raise Misuse(
-            f"{whose}: expected finite numbers, got NaN, infinity or text: fill the gaps or leave them out"
-        )
+    require(finite, "finite numbers", "NaN, infinity or text: fill the gaps or leave them out", whose)

@@ -15,7 +15,7 @@ from fl import arguments
 from fl.adapters.optimizers import again, following
 from fl.federation import Federation
 from fl.federation_setup import Loaders
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 
 def from_torch(
@@ -46,10 +46,7 @@ def from_torch(
     arguments.instance("model", model, torch.nn.Module, "a torch module")
     arguments.no_class("optimizer", optimizer)
     arguments.no_class("scheduler", scheduler)
-    if not callable(train):
-        raise Misuse(
-            f"train: expected a function train(model, loader, optimizer), got {type(train).__name__}"
-        )
+    require(callable(train), "a function train(model, loader, optimizer)", type(train).__name__, "train")
     if isinstance(optimizer, list | tuple):
         raise Misuse(
             "optimizer: a loop with several of them builds them itself, inside train: Federation(train=...)"

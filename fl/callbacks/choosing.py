@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from fl.callbacks.base import Callback, Run
 from fl.round import RoundResult
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.store import write_atomic
 
 LESS = ("loss", "error", "mse", "rmse", "mae", "perplexity")
@@ -49,8 +49,7 @@ class Watching(Callback):
             raise Misuse(
                 f'{name}: expected mode "max" or "min" and of "test" or "train", got {mode!r}, {of!r}'
             )
-        if not 0 <= least < math.inf:
-            raise Misuse(f"{name}: expected least >= 0, got {least!r}")
+        require(0 <= least < math.inf, "least >= 0", f"{least!r}", name)
         self.metric, self.mode, self.of, self.least = metric, mode, of, least
         self._forget()
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
 from typing import Any
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 TRUST: Mapping[str, str] = {
     "server": "the server may read every client's update",
@@ -57,10 +57,8 @@ class Case:
             if type(value) not in (int, float) and not (name == "epsilon" and value is None):
                 raise Misuse(f"{name}: expected a number, got {value!r}")
         for name in ("link", "wait"):
-            if not getattr(self, name) > 0:
-                raise Misuse(f"{name}: expected a number above 0, got {getattr(self, name)}")
-        if not 0 <= self.dropout < 1:
-            raise Misuse(f"dropout: expected a share in [0, 1), got {self.dropout}")
+            require(getattr(self, name) > 0, "a number above 0", getattr(self, name), name)
+        require(0 <= self.dropout < 1, "a share in [0, 1)", self.dropout, "dropout")
         if self.epsilon is not None and not 0 < self.epsilon <= 100:
             raise Misuse(f"epsilon: expected a number in (0, 100], or none, got {self.epsilon}")
 

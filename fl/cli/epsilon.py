@@ -7,7 +7,7 @@ from click.core import ParameterSource
 from typer import Option
 
 from fl.cli.output import JsonOption, tell
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 SUGGESTS = {"population", "cohort", "dimension", "clip", "signal", "layer", "amplify"}
 BANDED = {"separation", "participations", "bands", "momentum"}
@@ -96,8 +96,7 @@ def epsilon(
     _require_read(context, "--banded" if banded else "secagg epsilon without --suggest or --banded", unread)
     if (noise_multiplier is None) == (target is None):
         raise Misuse("expected exactly one of --noise-multiplier and --epsilon")
-    if steps < 1:
-        raise Misuse(f"expected --steps of at least 1, got {steps}")
+    require(steps >= 1, "--steps of at least 1", steps)
     statement: dict[str, Any] = {"unit": _choice(Unit, unit), "relation": _choice(Relation, relation)}
     if banded:
         from dp.correlated.price import Banded, sentence
@@ -145,8 +144,7 @@ def _require_read(context: typer.Context, mode: str, unread: set[str]) -> None:
 
 def _choice(kind: Any, value: str) -> Any:
     allowed = [str(item) for item in kind]
-    if value not in allowed:
-        raise Misuse(f"expected one of {', '.join(allowed)}, got {value!r}")
+    require(value in allowed, f"one of {', '.join(allowed)}", f"{value!r}")
     return kind(value)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fl.data.dataset import DataSet, holdout, indicators, standardise
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 MOST_VALUES = 64
 Column = list[str]
@@ -36,8 +36,7 @@ def csv_file(
     path = next((p for p in (Path(data_dir or "") / file, Path(file)) if p.is_file()), None)
     if path is None:
         raise Misuse(f"csv: there is no file {file!r} here" + (f", nor in {data_dir}" if data_dir else ""))
-    if not 0 < share < 1:
-        raise Misuse(f"csv: expected a share of the rows for the test between 0 and 1, got {share}")
+    require(0 < share < 1, "a share of the rows for the test between 0 and 1", share, "csv")
     columns = _columns(path)
     for name in (target, *([clients_by] if clients_by is not None else [])):
         if name not in columns:

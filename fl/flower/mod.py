@@ -23,7 +23,7 @@ from fl.flower.work import WrappedApp
 from fl.network.node_party import NodeParty, Part, told
 from fl.network.site import CONFIG_KEY, Site, load_site
 from fl.registry import layers_of
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StackError
+from protocols.errors import PolicyRefusal, ProtocolViolation, StackError, require
 from protocols.stack import Numbers, Stack
 
 LOG = logging.getLogger("fl.client")
@@ -55,8 +55,7 @@ def privacy_mod(
     Raises Misuse or StackError for layers that do not compose, and for one that must wrap the training itself.
     """
     chosen = numbers or Numbers()
-    if evaluate not in ("refuse", "clear"):
-        raise Misuse(f'expected evaluate to be "refuse" or "clear", got {evaluate!r}')
+    require(evaluate in ("refuse", "clear"), 'evaluate to be "refuse" or "clear"', f"{evaluate!r}")
     if callable(privacy) and not isinstance(privacy, type):  # a layer's class is refused as a list would be
         make = privacy
         return _PrivacyMod(

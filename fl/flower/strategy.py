@@ -30,7 +30,7 @@ from fl.round import ModelLayout, RoundResult
 from fl.round.reference import like
 from fl.round.result import require_total
 from fl.round.run_files import KeptRun
-from protocols.errors import Misuse, SecAggError
+from protocols.errors import Misuse, SecAggError, require
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import RunFacts
 from protocols.numbers import positive, whole
@@ -80,8 +80,7 @@ class PrivateStrategy(Strategy):
         local_epochs: int = 1,
     ) -> None:
         require_mean_only(strategy)
-        if evaluate not in ("skip", "clear"):
-            raise Misuse(f'expected evaluate to be "skip" or "clear", got {evaluate!r}')
+        require(evaluate in ("skip", "clear"), 'evaluate to be "skip" or "clear"', f"{evaluate!r}")
         self.strategy = strategy
         self.folder = None if folder is None else Path(folder)
         store, verified = server_files(self.folder, roster, authority, identity)

@@ -15,7 +15,7 @@ from fl.network.node_party import NodeParty, told
 from fl.nvflare.compat import in_simulation
 from fl.nvflare.messages import ARRAYS, TASK, pack, read, refusal, unpack_request
 from fl.nvflare.own_site import federation_of, own_site
-from protocols.errors import Misuse
+from protocols.errors import require
 
 
 class PrivateExecutor(Executor):  # type: ignore[misc]  # nvflare has no types
@@ -40,8 +40,7 @@ class PrivateExecutor(Executor):  # type: ignore[misc]  # nvflare has no types
             return refusal(why)
 
     def _answer(self, task_name: str, message: Shareable, context: FLContext) -> Shareable:
-        if task_name != TASK:
-            raise Misuse(f"expected the task {TASK!r}, got {task_name!r}")
+        require(task_name == TASK, f"the task {TASK!r}", f"{task_name!r}")
         simulated = in_simulation(context)
         site = own_site(context, context.get_identity_name(), simulated)
         request, frames = unpack_request(message, site.server_key)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Aborted, Misuse
+from protocols.errors import Aborted, Misuse, require
 from protocols.updates import Flat, Schema, flatten, schema_of, unflatten, walk
 
 Tree = Mapping[str, NDArray[Any]]
@@ -115,8 +115,7 @@ def like(tree: Tree, schema: Schema) -> dict[str, NDArray[Any]]:
     result = {}
     for name, array in tree.items():
         leaf = wanted[name]
-        if array.shape != leaf.shape:
-            raise Misuse(f"{name}: expected shape {leaf.shape}, got {array.shape}")
+        require(array.shape == leaf.shape, f"shape {leaf.shape}", array.shape, name)
         whole = np.dtype(leaf.dtype).kind in "iu" and array.dtype.kind == "f"
         result[name] = (np.rint(array) if whole else array).astype(leaf.dtype)
     return result

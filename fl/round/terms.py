@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from fl.round.counts import Count
 from fl.round.manifest import Manifest
 from protocols.codec import Record
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import ProtocolViolation, require
 from protocols.layers import Block, RunFacts
 from protocols.public_values import PublicValues
 
@@ -100,8 +100,7 @@ class RoundTerms(Record):
         return hashlib.sha256(b"secagg shown v4\0" + self.encode()).digest()
 
     def __post_init__(self) -> None:
-        if self.number < 0:
-            raise Misuse(f"expected a round from 0, got {self.number}")
+        require(self.number >= 0, "a round from 0", self.number)
 
     def require(self, own: "RoundTerms") -> None:
         """Raises ProtocolViolation naming what these terms, which a server sent, say otherwise than a node's own, and

@@ -1,7 +1,7 @@
 """FedAvg (McMahan et al., AISTATS 2017, Algorithm 1): the mean of the clients' models, weighted by examples."""
 
 from fl.strategies.base import Floats, Strategy
-from protocols.errors import Misuse
+from protocols.errors import require
 
 
 class FedAvg(Strategy):
@@ -18,8 +18,7 @@ class FedAvg(Strategy):
     name = "fedavg"
 
     def __init__(self, server_lr: float = 1.0, weighted: bool = True) -> None:
-        if not 0 < server_lr < float("inf"):
-            raise Misuse(f"expected server_lr > 0, got {server_lr}")
+        require(0 < server_lr < float("inf"), "server_lr > 0", server_lr)
         self.server_lr, self.averages = server_lr, server_lr == 1.0
         self.weighted = weighted
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fl.strategies.base import Floats
 from fl.strategies.fedavg import FedAvg
-from protocols.errors import Misuse
+from protocols.errors import require
 
 
 class FedAvgM(FedAvg):
@@ -27,8 +27,7 @@ class FedAvgM(FedAvg):
 
     def __init__(self, momentum: float = 0.9, server_lr: float = 1.0, weighted: bool = True) -> None:
         super().__init__(server_lr, weighted)
-        if not 0 <= momentum < 1:
-            raise Misuse(f"expected momentum in [0, 1), got {momentum}")
+        require(0 <= momentum < 1, "momentum in [0, 1)", momentum)
         self.momentum, self.averages = momentum, False
         self._v: Floats | None = None
 

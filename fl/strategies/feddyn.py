@@ -17,7 +17,7 @@ import numpy as np
 from fl.round import Mean
 from fl.strategies.base import Extras, Floats, Reported, Strategy
 from fl.strategies.steering import Steering
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.layers import UPDATE, LocalTask, RoundFacts, RunFacts, Value
 from protocols.party_state import PartyState
 
@@ -44,8 +44,7 @@ class FedDyn(Strategy):
     beyond_examples = ""
 
     def __init__(self, alpha: float = 0.01) -> None:
-        if not 0 < alpha < float("inf"):
-            raise Misuse(f"expected alpha > 0, got {alpha}")
+        require(0 < alpha < float("inf"), "alpha > 0", alpha)
         self.alpha = alpha
         self._population = 1
         self._h: Floats | None = None

@@ -18,7 +18,7 @@ from fl.round import Mean
 from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.steering import Steering, require_sgd
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.layers import Block, LocalTask, RoundFacts, Value
 
 STEPS = "steps"
@@ -55,8 +55,7 @@ class FedNova(FedAvg):
     ) -> None:
         super().__init__(server_lr, weighted)
         for name, value in (("usual", usual), ("tau", 1.0 if tau is None else tau), ("max_steps", max_steps)):
-            if not 0 < value < float("inf"):
-                raise Misuse(f"expected {name} > 0, got {value}")
+            require(0 < value < float("inf"), f"{name} > 0", value)
         self.usual, self.tau, self.max_steps, self.averages = usual, tau, max_steps, False
         self._scale = float(usual if tau is None else tau)
 

@@ -4,7 +4,7 @@ local loss.
 
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.steering import Steering
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.layers import LocalTask, RoundFacts
 
 
@@ -25,8 +25,7 @@ class FedProx(FedAvg):
 
     def __init__(self, mu: float = 0.01, server_lr: float = 1.0, weighted: bool = True) -> None:
         super().__init__(server_lr, weighted)
-        if not 0 <= mu < float("inf"):
-            raise Misuse(f"expected mu >= 0, got {mu}")
+        require(0 <= mu < float("inf"), "mu >= 0", mu)
         self.mu = mu
 
     def begin(self, task: LocalTask, facts: RoundFacts) -> None:

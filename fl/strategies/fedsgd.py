@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from fl.strategies.base import Floats, Strategy
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.layers import Compute, LocalTask, RoundFacts
 
 
@@ -32,8 +32,7 @@ class FedSGD(Strategy):
     averages = False
 
     def __init__(self, lr: float = 0.1, weighted: bool = True) -> None:
-        if not 0 < lr < float("inf"):
-            raise Misuse(f"expected lr > 0, got {lr}")
+        require(0 < lr < float("inf"), "lr > 0", lr)
         self.lr = lr
         self.weighted = weighted
 

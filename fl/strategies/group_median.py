@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fl.round import Mean
 from fl.strategies.base import Floats, Strategy
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.layers import Value
 from protocols.randomness import SecureRandom, SystemRandom
 
@@ -43,8 +43,7 @@ class GroupMedian(Strategy):
     weighted = False
 
     def __init__(self, groups: int = 5, min_survivors: int = 2, random: SecureRandom | None = None) -> None:
-        if groups < 3:
-            raise Misuse(f"groups: expected at least 3, got {groups}: a median of two is their mean")
+        require(groups >= 3, "at least 3", f"{groups}: a median of two is their mean", "groups")
         if min_survivors < 2:
             raise Misuse(
                 f"min_survivors: expected at least 2 in a group, got {min_survivors}: one alone is told"

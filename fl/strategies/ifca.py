@@ -25,7 +25,7 @@ from fl.round import Count, Mean
 from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.counted import COUNTS, CountedChoice
 from fl.strategies.stepped import Stepped
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.layers import Compute, LocalTask, RoundFacts, RunFacts, Value
 
 
@@ -58,8 +58,7 @@ class IFCA(Stepped):
     def __init__(
         self, clusters: int = 2, least: int = 3, server_lr: float = 1.0, reseed: float = 0.0
     ) -> None:
-        if clusters < 2:
-            raise Misuse(f"clusters: expected at least 2, got {clusters}")
+        require(clusters >= 2, "at least 2", clusters, "clusters")
         if least < 0 or least == 1:
             raise Misuse(
                 f"least: expected at least 2, or 0 beside noise, got {least}: a cluster of one is told"

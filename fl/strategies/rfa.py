@@ -20,7 +20,7 @@ from fl.round import Mean
 from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.resending import STEP, Resending
 from fl.strategies.stepped import Stepped
-from protocols.errors import Aborted, Misuse
+from protocols.errors import Aborted, require
 from protocols.layers import Block, Compute, LocalTask, RoundFacts, Value
 
 WEIGHT = "weight"
@@ -52,10 +52,8 @@ class RFA(Stepped):
     beyond_examples = "it sends an update again without training, and such a layer counts every round's steps"
 
     def __init__(self, radius: float = 0.5, iterations: int = 3, damped: bool = False) -> None:
-        if not 0 < radius < float("inf"):
-            raise Misuse(f"radius: expected a finite number > 0, got {radius}")
-        if iterations < 1:
-            raise Misuse(f"iterations: expected at least 1, got {iterations}")
+        require(0 < radius < float("inf"), "a finite number > 0", radius, "radius")
+        require(iterations >= 1, "at least 1", iterations, "iterations")
         super().__init__(iterations)
         self.radius, self.iterations, self.damped = radius, iterations, damped
         self.range = radius  # no coordinate of what is sent is larger

@@ -21,7 +21,7 @@ from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.fedsgd import gradients
 from fl.strategies.steering import Steering, require_sgd
-from protocols.errors import Misuse
+from protocols.errors import require
 from protocols.layers import Block, Compute, LocalTask, RoundFacts, RunFacts, Value
 from protocols.party_state import PartyState
 
@@ -57,10 +57,8 @@ class Scaffold(FedAvg):
         self, option: int = 2, control_clip: float = 1.0, server_lr: float = 1.0, weighted: bool = False
     ) -> None:
         super().__init__(server_lr, weighted)
-        if option not in (1, 2):
-            raise Misuse(f"option: expected 1 or 2, got {option!r}")
-        if not 0 < control_clip < float("inf"):
-            raise Misuse(f"expected control_clip > 0, got {control_clip}")
+        require(option in (1, 2), "1 or 2", f"{option!r}", "option")
+        require(0 < control_clip < float("inf"), "control_clip > 0", control_clip)
         self.option, self.control_clip = option, control_clip
         self.beyond_examples = "" if option == 2 else GRADIENTS
         self._population = 1

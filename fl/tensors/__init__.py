@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.updates import Flat, Schema, flatten, schema_of, walk
 
 BFLOAT16 = "bfloat16"
@@ -24,8 +24,7 @@ def to_tree(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str
     """
     tree: dict[str, NDArray[Any]] = {}
     labels: dict[str, str] = {}
-    if not isinstance(state, Mapping):
-        raise Misuse(f"expected a state dict (module.state_dict()), got {type(state).__name__}")
+    require(isinstance(state, Mapping), "a state dict (module.state_dict())", type(state).__name__)
     for name, value in state.items():
         if isinstance(value, torch.Tensor):
             if value.layout != torch.strided or value.is_quantized or value.is_meta:

@@ -15,7 +15,7 @@ from he.ckks.seal import ring
 from he.key_files import read_key_file, write_key_file
 from he.residues import Words, pack, unpack_below
 from protocols.codec import Record
-from protocols.errors import Misuse, ProtocolViolation, StoreError, WireError
+from protocols.errors import Misuse, ProtocolViolation, StoreError, WireError, require
 from protocols.randomness import SystemRandom
 
 MAGIC = b"secagg ckks context v1\n"
@@ -105,8 +105,7 @@ class SharedKey:
     """
 
     def __init__(self, secret: bytes, simulated: bool = False) -> None:
-        if len(secret) != SECRET_BYTES:
-            raise Misuse(f"expected a shared key of {SECRET_BYTES} bytes, got {len(secret)}")
+        require(len(secret) == SECRET_BYTES, f"a shared key of {SECRET_BYTES} bytes", len(secret))
         self.secret, self.simulated = secret, simulated
 
     def __repr__(self) -> str:

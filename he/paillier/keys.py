@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from he.paillier.workers import releasing_gil, spread
 from protocols.codec import BigInt, Record
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.randomness import SecureRandom, SystemRandom, below
 
 ROUNDS = 40  # beyond Baillie-PSW, for which no composite is known
@@ -42,8 +42,7 @@ def safe_prime(bits: int, random: SecureRandom) -> mpz:
     For 768 to 1536 bits this takes seconds: a sieve removes candidates whose p or p' has a small factor,
     then one Fermat test each, and GMP's full test on what is left.
     """
-    if bits < 64:
-        raise Misuse(f"expected a safe prime of at least 64 bits, got {bits}")
+    require(bits >= 64, "a safe prime of at least 64 bits", bits)
     with releasing_gil():
         while True:
             start = _odd_with_top_bits(bits - 1, random)

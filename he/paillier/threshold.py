@@ -32,7 +32,7 @@ from he.paillier.keys import DEFAULT_BITS, PublicKey, SecretKey, generate, is_sa
 from he.paillier.workers import spread
 from he.roles.voting import voter
 from protocols.codec import BigInt, Record
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.identity import KEY_BYTES
 from protocols.randomness import SecureRandom, SystemRandom, below
 
@@ -104,8 +104,7 @@ class KeyShare(Record):
     vote: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not 1 <= self.index <= self.key.holders:
-            raise Misuse(f"expected a holder from 1 to {self.key.holders}, got {self.index}")
+        require(1 <= self.index <= self.key.holders, f"a holder from 1 to {self.key.holders}", self.index)
         if not 0 <= self.value < self.key.public.n:
             raise Misuse("expected a share below n")
         if (

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.audit.limit import Hung
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 
 Seen = tuple[str, str, bytes]
 """A message: sender, recipient, body."""
@@ -54,8 +54,7 @@ class Pieces:
         """Raises Misuse for a piece of the wrong kind."""
         for name in ("elements", "ring", "stream", "stripped", "shares", "opens", "views", "refusal"):
             given = getattr(self, name)
-            if given is not None and not callable(given):
-                raise Misuse(f"{name}: expected a function, got {type(given).__name__}")
+            require(given is None or callable(given), "a function", type(given).__name__, name)
         for name, most in (("modulus", 1 << 64), ("seed_bytes", 1 << 16)):
             given = getattr(self, name)
             if not isinstance(given, int) or not 0 <= given <= most or (name == "modulus" and given == 1):

@@ -19,7 +19,7 @@ from protocols.audit.registry import PROPERTIES, find
 from protocols.audit.repeatable import supplied
 from protocols.audit.report import Checked, Report, Status
 from protocols.audit.subject import Subject
-from protocols.errors import Misuse
+from protocols.errors import Misuse, require
 from protocols.policy import THREATS
 
 DEFAULT_EXAMPLES = 25
@@ -57,12 +57,10 @@ def audit(
     (KeyboardInterrupt) gets the report of what was found until then. Raises Misuse for a name in `only` that is unknown
     or not visible in the subject, and for an adapter that does not keep its contract.
     """
-    if examples < 1:
-        raise Misuse(f"examples: expected at least 1 per property, got {examples}")
+    require(examples >= 1, "at least 1 per property", examples, "examples")
     if seconds is None:
         seconds = BLACK_SECONDS if subject.level == "black" and not search else math.inf
-    if not seconds > 0:
-        raise Misuse(f"seconds: expected a time above 0, got {seconds}")
+    require(seconds > 0, "a time above 0", seconds, "seconds")
     verdicts: list[Checked] = []
     chosen = list(planned(subject, only, search))
     until = time.perf_counter() + seconds

@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from protocols.agreement import quorum
-from protocols.errors import Misuse
+from protocols.errors import require
 from secagg.parameters.tails import log_mass, log_tail_at_least, log_tail_below
 
 THREATS = ("semi-honest", "semi-malicious", "malicious")
@@ -73,18 +73,14 @@ class Cohort:
     complete: bool = False
 
     def __post_init__(self) -> None:
-        if not 1 <= self.clients <= MOST_CLIENTS:
-            raise Misuse(f"expected 1 to {MOST_CLIENTS} clients, got {self.clients}")
+        require(1 <= self.clients <= MOST_CLIENTS, f"1 to {MOST_CLIENTS} clients", self.clients)
         for name in ("dropout", "collusion"):
             value = getattr(self, name)
-            if not 0.0 <= value < 1.0:
-                raise Misuse(f"expected {name} in [0, 1), a share of the clients, got {value}")
-        if self.threat not in THREATS:
-            raise Misuse(f"expected threat to be one of {', '.join(THREATS)}, got {self.threat!r}")
+            require(0.0 <= value < 1.0, f"{name} in [0, 1), a share of the clients", value)
+        require(self.threat in THREATS, f"threat to be one of {', '.join(THREATS)}", f"{self.threat!r}")
         for name in ("security", "correctness"):
             value = getattr(self, name)
-            if not (0.0 < value <= 1000.0):
-                raise Misuse(f"expected {name} in (0, 1000] bits, got {value}")
+            require(0.0 < value <= 1000.0, f"{name} in (0, 1000] bits", value)
 
     @property
     def corrupt(self) -> int:

@@ -86,6 +86,8 @@ def blanked(function: ast.FunctionDef) -> str:
         error = node.exc if isinstance(node, ast.Raise) else None
         if isinstance(error, ast.Call) and isinstance(error.func, ast.Name) and error.func.id in SPOKEN:
             error.args[:1] = [ast.Constant("")]
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
+            node.args[1:] = []
     return ast.dump(copy)
 
 
