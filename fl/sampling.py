@@ -17,7 +17,7 @@ from fl.round import Broadcast, new_session
 from fl.round.buffers import Buffers
 from fl.run_options import RunOptions
 from fl.seeds import generator
-from protocols.errors import Misuse, ProtocolViolation, SecAggError, require
+from protocols.errors import Misuse, SecAggError, refuse, require
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.summation import SecureSum
@@ -149,10 +149,9 @@ class Participants:
     def require_chosen(self, number: int, clients: tuple[str, ...]) -> None:
         """Raises ProtocolViolation for clients who are not there in a round, or whose turn it is not."""
         if strange := sorted(set(clients).difference(self.candidates(number))):
-            raise ProtocolViolation(
+            raise refuse(
                 f"round {number} asks {strange[0]!r}, whose turn or window it is not: the run chooses clients by turns "
-                "or windows that every client knows",
-                "server",
+                "or windows that every client knows"
             )
 
     def require_new(self, resume: bool) -> None:

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import Record
-from protocols.errors import Misuse, PeerError, ProtocolViolation, TooFewSurvivors, require
+from protocols.errors import Misuse, PeerError, TooFewSurvivors, refuse, require
 from protocols.identity import SIGNATURE_BYTES, BadSignature, Identity, verify
 
 PURPOSE = "agreement v1"
@@ -142,12 +142,10 @@ def check_certificate(
     signatures than `needed` or for a stranger's, PeerError naming the voter for one that does not verify.
     """
     if len(found.voters) != needed:
-        raise ProtocolViolation(
-            f"expected a certificate of {needed} signatures, got {len(found.voters)}", "server"
-        )
+        raise refuse(f"expected a certificate of {needed} signatures, got {len(found.voters)}")
     strangers = [i for i in found.voters.tolist() if i not in keys]
     if strangers:
-        raise ProtocolViolation(f"{role} {strangers[0]} has no vote in this session, and signed", "server")
+        raise refuse(f"{role} {strangers[0]} has no vote in this session, and signed")
     for at, i in enumerate(found.voters.tolist()):
         signature = found.signatures[SIGNATURE_BYTES * at : SIGNATURE_BYTES * (at + 1)]
         check_vote(keys[i], digest, signature, f"{role} {i}")

@@ -66,6 +66,11 @@ class ProtocolViolation(PeerError):
     """A well-formed message that the protocol does not allow now: wrong stage, session, sender or content."""
 
 
+def refuse(reason: str) -> ProtocolViolation:
+    """The server asked for something, or showed something, that the protocol does not allow."""
+    return ProtocolViolation(reason, "server")
+
+
 class Aborted(SecAggError):
     """The session ended without a total. `reason` is safe to publish: it reveals nothing about any update. refusals: of
     a simulation, party -> why it stopped.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import Record
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import Misuse, refuse
 from protocols.layers import RoundFacts
 from protocols.store import Store, Transaction
 
@@ -125,10 +125,9 @@ class PartyState:
         """
         found = {} if self.settled is None else self.settled.arrays()
         if (made := found.pop(SCHEMA, None)) is not None and made.tobytes() != self.schema:
-            raise ProtocolViolation(
+            raise refuse(
                 f"{self.owner}: this client's state was kept beside a model of other names, shapes or dtypes: go on "
-                "with that model, or begin a new run",
-                "server",
+                "with that model, or begin a new run"
             )
         return found
 
@@ -163,10 +162,9 @@ class PartyState:
                 data = t.get(self._key("settled"))
                 settled = None if data is None else Held.decode(data)
             if (known := 0 if settled is None else settled.round) != self.closed:
-                raise ProtocolViolation(
+                raise refuse(
                     f"{self.owner}: the server says that round {self.closed} was the last that closed with this "
-                    f"client; its own state of this run is of round {known}: {self._blame(known, t)}",
-                    "server",
+                    f"client; its own state of this run is of round {known}: {self._blame(known, t)}"
                 )
             if pending is not None and pending.round < self.round:
                 t.delete(self._key("pending"))

@@ -17,7 +17,6 @@ class SecureRandom(Protocol):
 
     def bytes(self, count: int) -> bytes:
         """Return `count` >= 0 fresh uniform bytes."""
-        ...
 
 
 @final

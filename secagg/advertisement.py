@@ -8,9 +8,9 @@ there the roster's keys sign.
 from collections.abc import Container
 from typing import NamedTuple
 
-from protocols.errors import ProtocolViolation
+from protocols.errors import ProtocolViolation, refuse
 from protocols.identity import verify
-from protocols.kernel import SERVER, client
+from protocols.kernel import client
 from protocols.key_agreement import public_key, usable
 from protocols.session import Session
 from secagg.commitments import CERTIFY, certified_bytes
@@ -80,7 +80,5 @@ def certified_keys(
     used = [key for k in given.values() for key in (k.seal_key, k.mask_key)]
     used += map(public_key, private)
     if index in given or len(set(used)) != len(used):
-        raise ProtocolViolation(
-            "two parties were given one public key: somebody's keys were swapped or reflected", str(SERVER)
-        )
+        raise refuse("two parties were given one public key: somebody's keys were swapped or reflected")
     return given

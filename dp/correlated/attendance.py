@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocols.codec import Record
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
+from protocols.errors import Misuse, PolicyRefusal, refuse
 from protocols.layers import RoundFacts
 from protocols.party_state import KEPT, LASTING
 from protocols.store import Store
@@ -54,10 +54,9 @@ class Attendance:
             if why := self._refusal(held.rows, facts.number):
                 raise PolicyRefusal(f"{owner}: {facts.whose}: {why}; this party sends nothing in this row")
             if held.rows and held.terms != terms:
-                raise ProtocolViolation(
+                raise refuse(
                     f"{owner}: the strategy, the clip, the grid, the noise or (where turns follow the roster) who is "
-                    "asked is not what this run began with",
-                    "server",
+                    "asked is not what this run began with"
                 )
             t.put(_key(facts.scope, owner), Rows(terms, (*held.rows, facts.number)).encode())
 

@@ -12,7 +12,7 @@ from dp.correlated.attendance import Attendance
 from dp.correlated.patterns import dearest
 from dp.correlated.strategy import MOST_ROWS, StrategyMatrix, optimised
 from dp.events import CorrelatedRow, Event
-from protocols.errors import Misuse, ProtocolViolation, require
+from protocols.errors import Misuse, refuse, require
 from protocols.layers import RoundFacts, RunFacts, Value
 from protocols.numbers import real, whole
 from protocols.turns import groups_of
@@ -95,16 +95,13 @@ class Correlation:
         Raises ProtocolViolation for another C' and a row that is not planned, and what `Attendance.take` raises.
         """
         if not 1 <= facts.number <= facts.run.rounds:
-            raise ProtocolViolation(
-                f"{owner}: expected a row from 1 to {facts.run.rounds}, got {facts.number}", "server"
-            )
+            raise refuse(f"{owner}: expected a row from 1 to {facts.run.rounds}, got {facts.number}")
         own = self.public(facts.run.rounds)[STRATEGY]
         shown = facts.public.get(owner, {}).get(STRATEGY)
         if not (isinstance(shown, np.ndarray) and shown.dtype.kind == "f" and np.array_equal(shown, own)):
-            raise ProtocolViolation(
+            raise refuse(
                 f"{owner}: the server shows another strategy C' than this party's own for {facts.run.rounds} rounds: "
-                "all must have the same options and rounds",
-                "server",
+                "all must have the same options and rounds"
             )
         text = repr((np.asarray(own).tolist(), facts.run.rounds, facts.run.dimension, terms))
         attendance.take(facts, owner, hashlib.sha256(text.encode()).digest())

@@ -23,7 +23,7 @@ from fl.flower.work import WrappedApp
 from fl.network.node_party import NodeParty, Part, told
 from fl.network.site import CONFIG_KEY, Site, load_site
 from fl.registry import layers_of
-from protocols.errors import PolicyRefusal, ProtocolViolation, StackError, require
+from protocols.errors import PolicyRefusal, StackError, refuse, require
 from protocols.stack import Numbers, Stack
 
 LOG = logging.getLogger("fl.client")
@@ -109,7 +109,7 @@ class _PrivacyMod:
 def answered(message: Message, own: Site, part_of: Callable[[str], Part[RecordDict]]) -> Message:
     """Return a node's protected reply. Raises what `NodeParty.answer` does."""
     if (kind := message.metadata.message_type) != MessageType.TRAIN:  # no signature covers it
-        raise ProtocolViolation(f"expected a message of type 'train', got {kind!r}", "server")
+        raise refuse(f"expected a message of type 'train', got {kind!r}")
     request, frames = unpack_request(message.content, own.server_key)
     if request.late:
         LOG.warning("the server says that this node's answer came too late, after %.0f s", request.late)

@@ -17,7 +17,7 @@ from fl.network.messages import Header
 from fl.network.node_party import failed
 from fl.round import Broadcast, contribution_of, open_round, reference_of
 from fl.round.buffers import require_manifest
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
+from protocols.errors import Misuse, PolicyRefusal, refuse
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
 from protocols.stack import Stack
@@ -31,13 +31,12 @@ def shown_arrays(content: RecordDict, arrays_key: str, config_key: str | None = 
     """
     arrays = content.array_records.get(arrays_key)
     if arrays is None:
-        raise ProtocolViolation(f"expected the model, an ArrayRecord, under {arrays_key!r}", "server")
+        raise refuse(f"expected the model, an ArrayRecord, under {arrays_key!r}")
     bound = {arrays_key, *(name for name in content.config_records if name == config_key)}
     if extra := sorted(content.keys() - bound):
-        raise ProtocolViolation(
+        raise refuse(
             f"expected the model under {arrays_key!r} and its configuration alone, {extra[0]!r} came too: it is not "
-            "in the session's context",
-            "server",
+            "in the session's context"
         )
     return arrays
 

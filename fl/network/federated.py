@@ -20,7 +20,7 @@ from fl.round import Broadcast, RunHeader, Tree
 from fl.round.buffers import require_manifest
 from fl.round.reference import with_values
 from fl.strategies.stepped import Stepped
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, WireError
+from protocols.errors import Misuse, PolicyRefusal, WireError, refuse
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
 from protocols.store import Store
@@ -82,17 +82,13 @@ class FederatedWork(Generic[Shown]):
         terms, coordinator, shown = header.terms, self.coordinator, self.shown(header, content)
         run, manifest = coordinator.planned(terms.run.rounds), terms.manifest
         if manifest is None or RunHeader.of(run) != terms.run:
-            raise ProtocolViolation(
-                "expected a model of the run that this node plans, with its chain", "server"
-            )
+            raise refuse("expected a model of the run that this node plans, with its chain")
         require_manifest(manifest, self.setup.strategy.buffers)
         reference = with_values(flatten(shown, coordinator.schema), coordinator.reference())
         manifest.require_base(name, reference.digest)
         # or a server has the same training done, and summed, in every later buffer
         if manifest.version(name).age:
-            raise ProtocolViolation(
-                "expected work on the newest model of the run's chain, got an older one", "server"
-            )
+            raise refuse("expected work on the newest model of the run's chain, got an older one")
         manifest.chain.remember(scope := terms.origin.scope, store)
         own = RoundFacts(run, terms.number, (name,), manifest.digest(), client=name, scope=scope)
         Prepared(self.setup, coordinator.model).prepare(reference, own, store)

@@ -15,7 +15,7 @@ from fl.network.node_work import NodeWork
 from fl.network.site import Site, session_key
 from fl.round.party import RoundParty
 from protocols.codec import Record
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SecAggError, WireError
+from protocols.errors import Misuse, PolicyRefusal, SecAggError, WireError, refuse
 from protocols.identity import verify
 from protocols.kernel import Message as Frame
 from protocols.kernel import Party
@@ -74,7 +74,7 @@ class NodeParty(Generic[Shown]):
         if request.kind != HELLO:
             if request.recipient != self.site.name:
                 wanted = request.recipient
-                raise ProtocolViolation(f"a request for {wanted!r} came to {self.site.name!r}", "server")
+                raise refuse(f"a request for {wanted!r} came to {self.site.name!r}")
             if request.kind == CLOSE:
                 self._keep_head(header := _header(request))
                 if (origin := header.terms.origin).run:  # it is over, says who may go on with it
@@ -116,13 +116,13 @@ class NodeParty(Generic[Shown]):
             getLogger(__name__).warning(IN_CLEAR)
         self._keep_head(header)
         if request.role == "client" and claimed.roster[request.index : request.index + 1] != (site.name,):
-            raise ProtocolViolation(f"index {request.index} of the session is not {site.name!r}", "server")
+            raise refuse(f"index {request.index} of the session is not {site.name!r}")
         broadcast = work.open(header, claimed, shown)
         if broadcast.manifest is not None:
             broadcast.manifest.chain.require_signed(origin.scope, site.server_key)
         session = own.session(broadcast, claimed, header.terms)
         if session.context != request.context:
-            raise ProtocolViolation("the request is of another session than its header", "server")
+            raise refuse("the request is of another session than its header")
         site.enter_round(origin, session.round, session.context, Begun(session, arrays).encode())
         # set-ups are of one run; what a client counts is of the federation, for a server may invent runs: and it does,
         # one for each evaluation
@@ -163,10 +163,9 @@ class NodeParty(Generic[Shown]):
             return
         roster, origin = self.site.roster, header.terms.origin
         if roster is not None and (origin.federation, origin.serial) != (roster.federation, roster.serial):
-            raise ProtocolViolation(
+            raise refuse(
                 f"expected a head of {roster.federation!r}, serial {roster.serial}, got one of "
-                f"{origin.federation!r}, serial {origin.serial}",
-                "server",
+                f"{origin.federation!r}, serial {origin.serial}"
             )
         if self.site.server_key is not None:
             verify(self.site.server_key, HEAD_PURPOSE, bytes.fromhex(header.head), header.head_signature)

@@ -18,7 +18,7 @@ from fl.round.chain import Chain
 from fl.round.manifest import LEAST_ALIKE, Manifest, Version
 from fl.round.reference import Reference, with_values
 from fl.round.run_files import Json
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import Misuse, refuse
 from protocols.identity import Identity
 from protocols.updates import Flat, Schema
 
@@ -30,19 +30,15 @@ class Arrivals(Protocol):
 
     def start(self, client: str, version: int) -> None:
         """Have a client begin with a version, and drop what it did before."""
-        ...
 
     def wait(self) -> str | None:
         """Return the next client that is done, None if nobody is in time."""
-        ...
 
     def state(self) -> Json:
         """Return what `restore` takes, as JSON."""
-        ...
 
     def restore(self, state: Json) -> None:
         """Go on as `state` returned it."""
-        ...
 
 
 class Buffers:
@@ -214,13 +210,11 @@ def require_manifest(manifest: Manifest, own: Buffers | None) -> None:
     to a very old model count little, so a server could make those of a few others count most.
     """
     if own is None or not manifest.chain.digests:
-        raise ProtocolViolation(
+        raise refuse(
             "the server says that clients start from different models: expected "
-            + ("one model for all" if own is None else "the chain of the run's models with it"),
-            "server",
+            + ("one model for all" if own is None else "the chain of the run's models with it")
         )
     if (age := max((version.age for version in manifest.versions.values()), default=0)) > own.oldest:
-        raise ProtocolViolation(
-            f"expected models at most {own.oldest} versions old, as this federation has it, got one of {age}",
-            "server",
+        raise refuse(
+            f"expected models at most {own.oldest} versions old, as this federation has it, got one of {age}"
         )

@@ -9,7 +9,7 @@ import hashlib
 from dataclasses import dataclass
 
 from protocols.codec import Record
-from protocols.errors import ProtocolViolation
+from protocols.errors import refuse
 from protocols.identity import Identity, verify
 from protocols.store import Store
 
@@ -55,10 +55,9 @@ class Chain(Record):
             kept = t.get(place := f"chain/{run}")
             known = -1 if kept is None else int.from_bytes(kept[:8], "big")
             if known > self.newest or (kept is not None and kept[8:] != self.head(known)):
-                raise ProtocolViolation(
+                raise refuse(
                     f"the models of this run up to version {self.newest} are not those that this client saw up to "
-                    f"version {known}: the server shows others than before",
-                    "server",
+                    f"version {known}: the server shows others than before"
                 )
             if known < self.newest:
                 t.put(place, self.newest.to_bytes(8, "big") + self.head(self.newest))

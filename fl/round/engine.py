@@ -51,7 +51,6 @@ class Work(Protocol):
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         """Return the contribution of the client `own.client`. Raises Misuse for one that cannot be summed."""
-        ...
 
 
 class Engine(Protocol):
@@ -60,45 +59,36 @@ class Engine(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What the statement must say of this engine."""
-        ...
 
     @property
     def costs(self) -> SumCosts:
         """What the last sum took, also one without a total."""
-        ...
 
     @property
     def clock(self) -> Callable[[], float]:
         """What seconds are read from."""
-        ...
 
     def origin(self, run: str) -> Origin:
         """Return the origin that clients are told of each round. run: the run's name."""
-        ...
 
     def memory(self) -> bytes | None:
         """Return what the server keeps of earlier sessions, for a set-up that serves many."""
-        ...
 
     def session_number(self, round: int, sums: int) -> int:
         """Return the number of the next session; a client answers each number once. sums: of the round."""
-        ...
 
     def staying(self, session: Session) -> Sequence[str]:
         """Return the clients of a session that are not known to have left."""
-        ...
 
     def beside(self, secure_sum: SecureSum, shown: Tree) -> "Engine | None":
         """Return an engine that carries sums of another kind between the same parties, or None where such a round
         needs an engine of its own. shown: the arrays that parties are shown in place of their reference.
         """
-        ...
 
     def lost(self, round: int) -> RoundResult | None:
         """Return round `round` as an abandoned one if a kill interrupted it after the server had asked for inputs,
         else None. The server does not ask for these inputs again.
         """
-        ...
 
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
         """Have every client of the session contribute, and return the total.
@@ -106,4 +96,3 @@ class Engine(Protocol):
         Calls `charge` once, before the first message; if it raises, nothing of this sum has left. Raises Aborted if
         there is no total.
         """
-        ...

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from fl.round.chain import Chain
 from protocols.codec import Record
-from protocols.errors import Misuse, ProtocolViolation, SecAggError
+from protocols.errors import Misuse, SecAggError, refuse
 
 LEAST_ALIKE = 2
 """The fewest clients of each version in a total, unless a run demands more: its version would tell a lone one."""
@@ -107,7 +107,6 @@ class Manifest(Record):
     def require_base(self, client: str, base: bytes) -> None:
         """Raises ProtocolViolation unless a client started from the model that is named for it."""
         if self.version(client).digest != base:
-            raise ProtocolViolation(
-                f"the model that {client!r} was given is not the version {self.started[client]!r} of the manifest",
-                "server",
+            raise refuse(
+                f"the model that {client!r} was given is not the version {self.started[client]!r} of the manifest"
             )

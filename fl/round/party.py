@@ -13,7 +13,7 @@ from fl.round.contribution import encoded
 from fl.round.engine import Work
 from fl.round.party_ledger import PartyLedger, party_events
 from fl.round.terms import RoundTerms
-from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate
+from protocols.errors import PolicyRefusal, SpentUpdate, refuse
 from protocols.kernel import spending
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
@@ -51,20 +51,16 @@ class RoundParty:
         PolicyRefusal for a session that offers less than the policy or the layers demand.
         """
         if claimed.protocol != (own := self.stack.secure_sum.tag):
-            raise ProtocolViolation(
-                f"secure sum: this node has {own}, the server says {claimed.protocol}: list the same on both sides",
-                "server",
+            raise refuse(
+                f"secure sum: this node has {own}, the server says {claimed.protocol}: list the same on both sides"
             )
         told.require(broadcast.terms)
         plan, run = broadcast.plan, broadcast.plan.facts.run
         if run.dimension != broadcast.reference.schema.dimension or run.cohort < claimed.clients:
-            raise ProtocolViolation(
-                "the planned run does not fit the model or the cohort that was sent", "server"
-            )
+            raise refuse("the planned run does not fit the model or the cohort that was sent")
         if broadcast.digest != claimed.model:
-            raise ProtocolViolation(
-                "the session is not bound to the round that came with it, but to other terms or layers",
-                "server",
+            raise refuse(
+                "the session is not bound to the round that came with it, but to other terms or layers"
             )
         if broadcast.manifest is not None:
             broadcast.manifest.require_alike(broadcast.alike, PolicyRefusal)
@@ -72,9 +68,7 @@ class RoundParty:
             broadcast.manifest.require_base(self.name, broadcast.reference.digest)
         offered = claimed.dimension, claimed.bound, int(claimed.modulus)
         if offered != (plan.dimension, plan.bound, plan.modulus):
-            raise ProtocolViolation(
-                "the session's dimension, bound or modulus is not what the layers give", "server"
-            )
+            raise refuse("the session's dimension, bound or modulus is not what the layers give")
         if claimed.min_survivors < plan.min_survivors:
             raise PolicyRefusal(
                 f"min_survivors: the layers demand {plan.min_survivors}, the session offers {claimed.min_survivors}"

@@ -31,7 +31,6 @@ class Payer(Protocol):
 
     def charge(self, events: Sequence[PrivacyEvent], round: int) -> None:
         """Record what is about to be released, durably. If it raises (BudgetExceeded), nothing may be released."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from fl.round.counts import Count
 from fl.round.manifest import Manifest
 from protocols.codec import Record
-from protocols.errors import ProtocolViolation, require
+from protocols.errors import refuse, require
 from protocols.layers import Block, RunFacts
 from protocols.public_values import PublicValues
 
@@ -108,15 +108,13 @@ class RoundTerms(Record):
         """
         said, expected = _parts(self), _parts(own)
         for name in (k for k in {**said, **expected} if said.get(k) != expected.get(k)):
-            raise ProtocolViolation(
+            raise refuse(
                 f"{name}: this node has {expected.get(name, 'none')}, the server says {said.get(name, 'none')}: "
-                + _ALIKE.get(name, "both sides must be made with the same layers, options and rounds"),
-                "server",
+                + _ALIKE.get(name, "both sides must be made with the same layers, options and rounds")
             )
         if not 1 <= self.number <= self.run.rounds:
-            raise ProtocolViolation(
-                f"expected a round from 1 to {self.run.rounds}, which were planned, the server says {self.number}",
-                "server",
+            raise refuse(
+                f"expected a round from 1 to {self.run.rounds}, which were planned, the server says {self.number}"
             )
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import PolicyRefusal, ProtocolViolation
+from protocols.errors import PolicyRefusal, refuse
 from protocols.layers import RoundFacts, Value
 from protocols.party_state import PartyState
 
@@ -64,9 +64,8 @@ class CountedChoice:
         counts = np.atleast_1d(public[COUNTS])
         whole = counts.shape == (self.choices + 1,) and bool((counts == np.floor(np.abs(counts))).all())
         if not whole or counts.sum() != clients:
-            raise ProtocolViolation(
+            raise refuse(
                 f"{self.name}: expected how many of these {clients} clients chose each of {self.choices} models, or "
-                "none, and the server shows numbers that cannot be",
-                "server",
+                "none, and the server shows numbers that cannot be"
             )
         return counts

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from fl.round.buffers import Buffers
 from fl.strategies.fedavg import FedAvg
-from protocols.errors import ProtocolViolation
+from protocols.errors import refuse
 from protocols.layers import LocalTask, RoundFacts, RunFacts
 from protocols.store import AlreadyDone
 
@@ -85,10 +85,9 @@ class FedBuff(FedAvg):
         try:
             facts.store.advance(f"buffer/{facts.scope}", facts.number)
         except AlreadyDone:
-            raise ProtocolViolation(
+            raise refuse(
                 f"{facts.whose}: expected a buffer after the last one that this client contributed to: it contributes "
-                "once to each",
-                "server",
+                "once to each"
             ) from None
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fl.strategies.base import Floats
 from fl.tensors import to_tree
-from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate
+from protocols.errors import PolicyRefusal, SpentUpdate, refuse
 from protocols.layers import Compute, LocalTask, RoundFacts
 from protocols.party_state import PartyState
 
@@ -38,10 +38,9 @@ class Resending:
         names = "\0".join(facts.clients).encode()
         self.roster = NOBODY if self.first else np.frombuffer(hashlib.sha256(names).digest(), np.uint8)
         if not 0 <= facts.number - self.step < longest:
-            raise ProtocolViolation(
+            raise refuse(
                 f"a step takes {longest} rounds, and the server says that round {facts.number} is of the step of round "
-                f"{self.step}",
-                "server",
+                f"{self.step}"
             )
 
     def run(self, compute: Compute, task: LocalTask) -> dict[str, float]:

@@ -19,7 +19,7 @@ from he.ckks.parameters import CKKSParameters
 from he.ckks.seal import SEED_BYTES, ring
 from he.residues import BLOCK, Words, pack, shift_up, unpack_below
 from protocols.codec import Record
-from protocols.errors import ProtocolViolation, WireError
+from protocols.errors import WireError, refuse
 from protocols.summation import centred
 
 
@@ -175,7 +175,7 @@ def open_sum(
     second = _restored(total.second, total.width[1], size, clients, 1, p)
     rows = [words.reshape(p.ciphertexts, p.degree) for words in (first, second)]
     if not rows[1].any(axis=1).all():
-        raise ProtocolViolation("a ciphertext whose second half is zero is none", "server")
+        raise refuse("a ciphertext whose second half is zero is none")
     phase = centred(ring(p.degree, p.modulus).phases(secret, *rows).ravel()[: p.coefficients], p.modulus)
     sums = (phase + p.scale // 2) // p.scale
     noise = np.abs(phase - sums * p.scale).max()
@@ -183,9 +183,7 @@ def open_sum(
         noise > (clients * p.noise if p.worst_case else p.sum_noise)
         or np.abs(sums).max() > clients * p.digit_bound
     ):
-        raise ProtocolViolation(
-            "what was sent to be opened is not a sum of this session's ciphertexts", "server"
-        )
+        raise refuse("what was sent to be opened is not a sum of this session's ciphertexts")
     return np.asarray(sums, np.int64)
 
 

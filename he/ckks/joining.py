@@ -24,7 +24,7 @@ from he.roles.scheme import least_survivors
 from he.roles.server import AddsCiphertexts
 from he.sealing import agree, seal, unseal
 from protocols.codec import Record
-from protocols.errors import Aborted, PolicyRefusal, ProtocolViolation, TooFewSurvivors
+from protocols.errors import Aborted, PolicyRefusal, ProtocolViolation, TooFewSurvivors, refuse
 from protocols.identity import Identity
 from protocols.kernel import Message, Party, Step, client, spending
 from protocols.randomness import SecureRandom
@@ -100,7 +100,7 @@ class HasJoined(HoldsInput):
         plain = unseal(self._agreed(keys, "to client"), keys.box, context, HOLDER)
         check_key, digest = plain[:KEY_BYTES], plain[KEY_BYTES:]
         if len(check_key) != KEY_BYTES or digest != published.digest:
-            raise ProtocolViolation("the context is not the one that the holder vouches for", "server")
+            raise refuse("the context is not the one that the holder vouches for")
         made = Context.load(published.context, "client", HOLDER)
         if made.parameters != scheme(self.session):
             raise ProtocolViolation("the holder's context has other parameters than the session", HOLDER)
@@ -202,13 +202,13 @@ class MadeKeys(Asked):
         """
         for index, join in joined.clients.items():
             if not 0 <= index < self.session.clients:
-                raise ProtocolViolation("a client that is not on the roster joined", "server")
+                raise refuse("a client that is not on the roster joined")
             if self.signers:
                 signer = self.signers[32 * index : 32 * index + 32]
                 join.verify(signer, self.session.context, index)
         keys = {index: join.key for index, join in joined.clients.items()}
         if len(set(keys.values())) != len(keys):
-            raise ProtocolViolation("two clients joined with one key", "server")
+            raise refuse("two clients joined with one key")
         if len(keys) < (least := least_survivors(self.session)):
             raise PolicyRefusal(f"contributions: at least {least} are demanded, {len(keys)} clients joined")
         return keys

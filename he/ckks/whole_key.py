@@ -19,7 +19,7 @@ from he.roles.recipients import PURPOSE
 from he.roles.scheme import Accumulator, GroupKey, HeldKey, NotTheSum
 from he.sealing import agree, derive
 from protocols.codec import Record
-from protocols.errors import ProtocolViolation
+from protocols.errors import ProtocolViolation, refuse
 from protocols.kernel import client
 from protocols.key_agreement import public_key
 from protocols.randomness import SecureRandom
@@ -159,7 +159,7 @@ def opened(
     client that did not take part.
     """
     if strangers := [str(client(i)) for i in asked.tickets if i not in boxes]:
-        raise ProtocolViolation(f"{strangers[0]} is in the sum but did not take part", "server")
+        raise refuse(f"{strangers[0]} is in the sum but did not take part")
     parameters, clients, modulus = scheme(session), len(asked.tickets), int(session.modulus)
     total = decode(Sum, asked.ciphertexts, "server")
     with naming("server"):

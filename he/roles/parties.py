@@ -12,7 +12,7 @@ from he.roles import voting
 from he.roles.messages import AGREE, INPUT, KEY_HOLDER, OPEN, EncryptedInput, Listed, OpenRequest
 from he.roles.recipients import AwaitsTotal, seal_for
 from he.roles.scheme import GroupKey, HeldKey, opened, recipients_in
-from protocols.errors import ProtocolViolation
+from protocols.errors import refuse
 from protocols.kernel import Left, Message, Party, State, Step, spending
 from protocols.randomness import SecureRandom
 from protocols.roles import Ask, Asked
@@ -85,7 +85,7 @@ class MayOpen(Asked):
     def receive(self, request: Message, random: SecureRandom) -> Step:
         asked, session, context = self.take(OpenRequest, request), self.session, self.session.context
         if Listed.of(asked.tickets) != self.listed:
-            raise ProtocolViolation("expected the contributions that this client agreed to", "server")
+            raise refuse("expected the contributions that this client agreed to")
         keys = {i: voting.client_voter(self.key.secret, context, i).public for i in range(session.clients)}
         voting.expect_agreement(context, self.listed, asked.certificate, keys, 0, "client")
         answer = opened(session, self.key, asked)

@@ -13,7 +13,7 @@ from he.roles.messages import AGREE, Listed
 from he.roles.scheme import expect_clients
 from he.sealing import derive
 from protocols.agreement import Ballot, Certificate, Vote, agreed, cast, check_certificate, quorum
-from protocols.errors import ProtocolViolation
+from protocols.errors import refuse
 from protocols.identity import Identity
 from protocols.kernel import Message
 from protocols.roles import Asked
@@ -44,7 +44,7 @@ def answered(
     listed = state.take(Listed, request, AGREE)
     expect_clients(state.session, listed.tickets)
     if own and not own.tickets.items() <= listed.tickets.items():
-        raise ProtocolViolation("expected this client's own contribution in the sum", "server")
+        raise refuse("expected this client's own contribution in the sum")
     ballot = vote(identity, state.session.context, listed)
     return listed, state.answer(Vote(ballot.signature), AGREE), ballot.mark
 
@@ -67,9 +67,7 @@ def expect_agreement(
     keys: all voters', by number; at most `corrupt` of them sign more than one list.
     """
     if found is None:
-        raise ProtocolViolation(
-            "expected a certificate that the voters agreed to these contributions", "server"
-        )
+        raise refuse("expected a certificate that the voters agreed to these contributions")
     check_certificate(found, keys, quorum(len(keys), corrupt), digest(context, listed), role)
 
 

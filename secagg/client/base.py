@@ -3,7 +3,7 @@
 import functools
 from dataclasses import dataclass
 
-from protocols.errors import ProtocolViolation
+from protocols.errors import refuse
 from protocols.kernel import SERVER
 from protocols.roles import Asked, naming
 from protocols.session import Session
@@ -43,11 +43,6 @@ class ClientState(Asked):
         if reason := self.rules.shortfall(named, graph_seed):
             raise refuse(f"{what}: {reason}")
         return named
-
-
-def refuse(reason: str) -> ProtocolViolation:
-    """The server asked for something that the protocol does not allow."""
-    return ProtocolViolation(reason, str(SERVER))
 
 
 def expect_subset(name: str, some: Indices, of: Indices) -> None:

@@ -7,10 +7,11 @@ masked vector. So it refuses a list that lacks a key.
 
 from dataclasses import dataclass
 
+from protocols.errors import refuse
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.advertisement import certified_keys
-from secagg.client.base import expect_threshold, refuse
+from secagg.client.base import expect_threshold
 from secagg.client.keys import Holding
 from secagg.client.resuming import Resuming
 from secagg.commitments import signer

@@ -8,11 +8,11 @@ hides this vector follows from the graph and the dealers, which the client signs
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from protocols.errors import Misuse
+from protocols.errors import Misuse, refuse
 from protocols.kernel import Left, Message, State, Step, spending
 from protocols.key_agreement import PairKeys
 from protocols.randomness import SecureRandom
-from secagg.client.base import expect_threshold, refuse
+from secagg.client.base import expect_threshold
 from secagg.client.dealing import unsealed
 from secagg.client.keys import Bearing, Holding
 from secagg.client.opening import Opening

@@ -11,9 +11,10 @@ client alive, or t were shown it gone, not both. What a mixture of views leaves 
 
 from dataclasses import dataclass, field
 
+from protocols.errors import refuse
 from protocols.kernel import Left, Message, Step
 from protocols.randomness import SecureRandom
-from secagg.client.base import ClientState, refuse
+from secagg.client.base import ClientState
 from secagg.client.dealing import unsealed
 from secagg.client.view import View
 from secagg.messages import UNMASK, Opened, Unmask, indices, unpack_bits

@@ -7,14 +7,13 @@ clients who were shown different models have different ones.
 
 from dataclasses import dataclass, field
 
-from protocols.errors import SetupMissing, WireError
+from protocols.errors import SetupMissing, WireError, refuse
 from protocols.identity import Identity
 from protocols.kernel import Message, Step
 from protocols.key_agreement import derive, info
 from protocols.protocol import ClientStart
 from protocols.randomness import SecureRandom
 from protocols.summation import IntVector
-from secagg.client.base import refuse
 from secagg.client.dealing import deal
 from secagg.client.keys import Bearing
 from secagg.client.masking import leave, masked

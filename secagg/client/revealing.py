@@ -9,9 +9,10 @@ sign has the list in it.
 
 from dataclasses import dataclass
 
+from protocols.errors import refuse
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
-from secagg.client.base import expect_threshold, refuse
+from secagg.client.base import expect_threshold
 from secagg.client.keys import Holding
 from secagg.client.sharing import Sharing
 from secagg.commitments import part_commitment

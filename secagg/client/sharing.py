@@ -8,10 +8,11 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from protocols.errors import refuse
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.advertisement import Advertised, certified_keys
-from secagg.client.base import expect_subset, expect_threshold, refuse
+from secagg.client.base import expect_subset, expect_threshold
 from secagg.client.dealing import deal
 from secagg.client.keys import Holding
 from secagg.client.masking import Masking

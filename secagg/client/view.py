@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from protocols.agreement import Ballot, agreed, cast, check_certificate
 from protocols.codec import Record
+from protocols.errors import refuse
 from protocols.identity import verify
 from protocols.kernel import client
 from protocols.session import Session
-from secagg.client.base import refuse
 from secagg.commitments import MASK, masked_bytes, signer, view_facts
 from secagg.messages import Unmask, items
 from secagg.session_rules import rules_of

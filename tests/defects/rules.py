@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from protocols.codec import ByteReader
-from protocols.errors import Aborted, PeerError
+from protocols.errors import Aborted, PeerError, refuse
 from protocols.kernel import Message, Step
 from protocols.summation import SecureSum, Total
 from secagg import SecAgg, protection, session_rules
 from secagg.audit_hooks import HOOKS
 from secagg.client import masking as client_masking
 from secagg.client import sharing as client_sharing
-from secagg.client.base import refuse
 from secagg.messages import ADVERTISE, Advertisement
 from secagg.packing import pack
 from secagg.server import STATES

@@ -9,11 +9,10 @@ from unittest.mock import patch
 from protocols import agreement
 from protocols.agreement import Certificate, check_vote
 from protocols.audit.subject import Searched
-from protocols.errors import PolicyRefusal
+from protocols.errors import PolicyRefusal, refuse
 from protocols.kernel import Message, Step
 from protocols.roles import read
 from secagg import Credentials, SecAgg, SecAggPlus
-from secagg.client.base import refuse
 from secagg.client.dealing import deal
 from secagg.client.establishing import Establishing
 from secagg.client.opening import Opening
