@@ -84,9 +84,6 @@ class _Tagged(torch.utils.data.Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: Any) -> Any:
-        return index if isinstance(index, tuple) else self.dataset[index]
-
     def __getitems__(self, indices: list[Any]) -> list[Any]:
         tag, *rest = indices
         if not rest:

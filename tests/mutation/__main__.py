@@ -2,8 +2,8 @@
 
 The folders (`dp`, `fl/round`, `secagg/client`; all by default) are met in that order, each without the folders in it,
 and the page keeps what it knew of others. A run that was interrupted goes on where it was; remove the folder mutants/
-to begin anew. `again` has the tests as they are now meet those that none has noticed, `page` only writes
-the page. What does not belong here: the tests' side (plugin), the reasons (unnoticed).
+to begin anew. `again` has the tests as they are now meet those that none has noticed and nobody has
+explained, `page` only writes the page. What does not belong here: the tests' side (plugin), the reasons (unnoticed).
 """
 
 import filecmp
@@ -88,6 +88,7 @@ SAMPLE = (
     "tests/unit/dp/test_sample_loops.py",
     "tests/unit/dp/test_sample_losses.py",
     "tests/unit/dp/test_sample_memory.py",
+    "tests/unit/dp/test_sample_memory_names.py",
     "tests/unit/dp/test_sample_memory_walk.py",
     "tests/unit/dp/test_sample_modules.py",
     "tests/unit/dp/test_sample_packed.py",
@@ -176,6 +177,7 @@ def main() -> int:
             make(folders)
         elif verb == "again":
             renew()
+            (MUTANTS / "again.json").write_text(json.dumps(page.puzzles(MUTANTS, folders)))
         meet(folders, verb == "again")
     return page.write(MUTANTS, folders)
 

@@ -51,6 +51,7 @@ as defects: a mutant changes a check, it seldom removes it.
 class Mutant:
     """path: of the changed file. place: module and function. outcome: one of COLUMNS."""
 
+    name: str
     path: str
     place: str
     outcome: str
@@ -103,7 +104,12 @@ def read(folder: Path, rooms: list[str]) -> Iterator[Mutant]:
             if what in OPEN:
                 function = name.rsplit(".", 1)[1]
                 sides = changed(written[original(function)], written[function])
-            yield Mutant(str(path.relative_to(folder)), place(name), what, *sides)
+            yield Mutant(name, str(path.relative_to(folder)), place(name), what, *sides)
+
+
+def puzzles(folder: Path, rooms: list[str]) -> list[str]:
+    """The mutants that no test has noticed and nobody has explained, by name."""
+    return [m.name for m in read(folder, rooms) if m.outcome in OPEN and not m.why]
 
 
 def room(path: str) -> str:

@@ -3,8 +3,8 @@
 One process imports and collects the tests, runs them once to see which test reaches which function (a test that fails
 then meets no mutant), and then forks for every mutant: the child switches it on and meets the tests that reach it until
 one fails. Verdicts go to verdicts*.jsonl, a line each, so an interrupted run goes on where it was.
-SECAGG_MUTATION=2/3 does the second third of the mutants; SECAGG_MUTATED names the folders; SECAGG_AGAIN meets survivors
-once more. What does not belong here: making the mutants (`tests.mutation` has mutmut do that).
+SECAGG_MUTATION=2/3 does the second third of the mutants; SECAGG_MUTATED names the folders; SECAGG_AGAIN meets once more
+what is listed in again.json. What does not belong here: making the mutants (`tests.mutation` has mutmut do that).
 """
 
 import gc
@@ -136,16 +136,15 @@ def in_order(reach: Reach, known: dict[str, Any]) -> Reach:
 
 
 def undecided() -> Iterator[str]:
-    """The mutants that no run has decided yet, of this run's share; again: those too that no test noticed."""
-    again = (SURVIVED, UNREACHED) if os.environ.get("SECAGG_AGAIN") else ()
+    """The mutants that no run has decided yet, of this run's share; again: those too that are in again.json."""
     lines = [
         json.loads(line)
         for kept in [Path("aside.jsonl"), *sorted(Path().glob("verdicts*.jsonl"))]
         if kept.is_file()
         for line in kept.read_text().splitlines()
     ]
-    last = {line["mutant"]: line.get("code") for line in lines}
-    done = {mutant for mutant, code in last.items() if code not in again}
+    again = json.loads(Path("again.json").read_text()) if os.environ.get("SECAGG_AGAIN") else []
+    done = {line["mutant"] for line in lines} - {*again}
     part, _, parts = os.environ["SECAGG_MUTATION"].partition("/")
     folders = os.environ["SECAGG_MUTATED"].split()
     for meta in (meta for folder in folders for meta in sorted(Path(folder).glob("*.meta"))):

@@ -665,6 +665,43 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"dp\.sample\.hooks\.agreed", r"apart < 3", "a margin at a single pair of places, or at the very limit"),
     (r"dp\.sample\.hooks\.reaches", r"seen\.add\(None\)", "what was seen is looked at once more: speed only"),
+    (
+        r"dp\.sample\.layout\.found",
+        r"raise Ambiguous\(",
+        "the words of an error; its type and cause are tested",
+    ),
+    (
+        r"dp\.sample\.loader\._insist",
+        r"type\(None\)\.__name__",
+        "a name that stands in the words of an error only",
+    ),
+    (r"dp\.sample\.loader\._insist", r"'replacement', None", "what is not there is no replacement"),
+    (
+        r"dp\.sample\.loader\._CollateTensors",
+        r"_Part\(None, 1",
+        "what is empty has no size to read",
+    ),
+    (r"dp\.sample\.loader\._Parts", r"max\(2,", "one example is one part either way"),
+    (
+        r"dp\.sample\.loader\.PrivateLoader",
+        r"type\(None\) is TensorDataset",
+        "the general way gives what the quick one gives",
+    ),
+    (
+        r"dp\.sample\.loader\.PrivateLoader",
+        r"lru_cache\((None|1025)",
+        "how many are kept changes memory only",
+    ),
+    (
+        r"dp\.sample\.loader\.PrivateLoader\._fetch",
+        r"\((False, True|True, False)\)",
+        "the place in a batch is not read there",
+    ),
+    (
+        r"dp\.sample\.(__getattr__|loader\._secret|loader\._Tagged\.__getitem__)",
+        r"_HOMES|getattr\(None|property\(None|self\.dataset\[index\]",
+        "runs while modules are imported, before any test, or is gone since",
+    ),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import SampleDP
+from dp import sample as package
 from dp.event_json import to_fact
 from dp.events import Planned, Relation, Unit, repeat
 from dp.layering import discrete
@@ -102,6 +103,12 @@ def layer(**options: Any) -> SampleDP:
 
 def trained(own: SampleDP, given: LocalTask, told: RoundFacts | None = None) -> dict[str, float]:
     return own.local(given.run, told or facts())(given)
+
+
+def test_names_of_the_package_are_found_where_they_live() -> None:
+    assert (package.SampleDP, package.ClientEngine, package.Clipping) == (SampleDP, ClientEngine, Clipping)
+    with pytest.raises(AttributeError, match=r"'dp\.sample' has no attribute 'Sample'"):
+        package.Sample  # noqa: B018
 
 
 def test_what_is_taken_where_nothing_is_said() -> None:

@@ -1,5 +1,6 @@
 """Known answers of the pieces that make rows of examples: layouts, samplers, rows made twice, sums on a grid."""
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
@@ -133,7 +134,13 @@ def test_rows_that_lie_packed_are_told_from_padded_ones() -> None:
     assert (longest.calls, packed) == (layouts.calls, set())
     assert layouts.counted(batches(10, 6, 4))[1] == {"m"}
     assert layouts.counted([*batches(12, 6, 6), *batches(6, 3, 3)])[1] == {"m"}
+    assert layouts.counted([*batches(12, 6, 6), *batches(24, 12, 12)])[0].calls == layouts.calls
+    assert layouts.counted([*batches(12, 6, 6), *batches(24, 12, 12)])[1] == set()
     assert Layouts().counted(batches(12, 6, 6))[0].calls is None
+    single = Layouts({"m": [Layout()]})
+    assert single.counted(batches(4, 2, 2))[0].calls == single.calls
+    both = [([call, replace(call, name="n")], size) for (call,), size in batches(10, 6, 4)]
+    assert Layouts(dict.fromkeys("mn", (Layout(folded=True),))).counted(both)[1] == {"m", "n"}  # type: ignore[arg-type]
 
 
 def test_folded_axes_are_turned_by_name() -> None:

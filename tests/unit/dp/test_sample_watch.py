@@ -266,6 +266,13 @@ def test_a_batch_that_is_chosen_passes_in_parts(
     assert len(private) == 1
 
 
+def test_every_empty_batch_is_told() -> None:
+    told = Told()
+    data = TensorDataset(torch.zeros(0, 1))
+    assert list(PrivateLoader(DataLoader(data), 0.5, 3, SystemRandom(), told)) == []
+    assert told.heard == ["empty"] * 3
+
+
 def test_a_loader_is_as_the_users_own() -> None:
     def own(examples: Any) -> Any:
         return len(examples)
@@ -280,6 +287,12 @@ def test_a_loader_is_as_the_users_own() -> None:
     assert (inner.persistent_workers, inner.multiprocessing_context) == (True, given.multiprocessing_context)
     assert private._fetch([1, 2, 3]) == 3
     assert (private.rate, len(private), private.batch_size, private.drop_last) == (0.5, 3, None, False)
+    assert (
+        PrivateLoader(DataLoader(WHOLE, collate_fn=own), 0.5, 3, SystemRandom(), Told())._fetch([1, 2, 3])
+        == 3
+    )
+    pinned: Any = PrivateLoader(DataLoader(WHOLE, pin_memory=True), 0.5, 3, SystemRandom(), Told())
+    assert (pinned._batches.pin_memory, inner.pin_memory) == (True, False)
     started: list[int] = []
     given = DataLoader(Listed(), worker_init_fn=started.append)
     assert (
