@@ -348,4 +348,4 @@ def same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8)

@@ -91,6 +91,7 @@ SAMPLE = (
     "tests/unit/dp/test_sample_memory_names.py",
     "tests/unit/dp/test_sample_memory_walk.py",
     "tests/unit/dp/test_sample_modules.py",
+    "tests/unit/dp/test_sample_optimizer.py",
     "tests/unit/dp/test_sample_packed.py",
     "tests/unit/dp/test_sample_pieces.py",
     "tests/unit/dp/test_sample_secret_draws.py",

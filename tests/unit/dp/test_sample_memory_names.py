@@ -341,3 +341,125 @@ def test_a_hook_is_memory_where_it_holds_something_and_is_no_engines(
     before = remembered(net)
     net.line.register_forward_hook(hook())
     assert written(net, before, before) == ("line._forward_hooks" if seen else None)
+
+
+class Items(list[Any]):
+    """A container that may hold attributes."""
+
+
+def defaulted() -> Any:
+    def own(given: Any = [1], *, named: Any = {"a": 1}) -> None:  # noqa: B006  # what is looked at
+        pass
+
+    return own
+
+
+CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "arguments of a partial": (lambda: functools.partial(print, [1]), lambda f: f.args[0].append(2)),
+    "keywords of a partial": (
+        lambda: functools.partial(print, end=[1]),
+        lambda f: f.keywords["end"].append(2),
+    ),
+    "a built-in method": (lambda: [1].append, lambda method: method(2)),
+    "a method": (lambda: Thing().loss, lambda method: setattr(method.__self__, "top", 1.0)),
+    "a method's function": (lambda: Thing().loss, lambda method: setattr(Thing.loss, "top", [1.0])),
+    "a default": (defaulted, lambda f: f.__defaults__[0].append(2)),
+    "a named default": (defaulted, lambda f: f.__kwdefaults__["named"].update(b=2)),
+    "a thing in a set": (lambda: {Thing()}, lambda given: setattr(next(iter(given)), "top", 1.0)),
+    "an entry of a set": (lambda: {1, 2}, lambda given: (given.remove(1), given.add(3))),
+    "bytes": (lambda: bytearray(b"a"), lambda given: given.__setitem__(0, 7)),
+    "an array": (lambda: np.zeros(2), lambda given: given.__setitem__(0, 7)),
+    "an array of things": (
+        lambda: np.array([Thing()], dtype=object),
+        lambda given: setattr(given[0], "top", 1.0),
+    ),
+    "an entry": (lambda: {"a": [1]}, lambda given: given["a"].append(2)),
+    "a key": (lambda: {Thing(): 1}, lambda given: setattr(next(iter(given)), "top", 1.0)),
+    "an item": (lambda: [[1]], lambda given: given[0].append(2)),
+    "an attribute of a list": (Items, lambda given: setattr(given, "top", 1.0)),
+    "an attribute's name": (Thing, lambda given: (setattr(given, "other", given.top), delattr(given, "top"))),
+    "a number": (lambda: [1.0], lambda given: given.__setitem__(0, 1.5)),
+    "a complex number": (lambda: [1j], lambda given: given.__setitem__(0, 2j)),
+    "a word": (lambda: ["a"], lambda given: given.__setitem__(0, "b")),
+    "a class for another": (lambda: [int], lambda given: given.__setitem__(0, float)),
+    "a number of NumPy's": (lambda: [np.float32(1)], lambda given: given.__setitem__(0, np.float32(2))),
+    "a tensor": (lambda: torch.zeros(2), lambda given: given.add_(1)),
+    "a parameter": (lambda: nn.Parameter(torch.zeros(2)), lambda given: given.data.add_(1)),
+    "a sparse tensor": (lambda: torch.eye(2).to_sparse(), lambda given: given.mul_(2)),
+    "an attribute of a tensor": (lambda: torch.zeros(2), lambda given: setattr(given, "top", 1.0)),
+    "one's own length": (Thing, lambda given: setattr(given, "max_batch_len", 1)),
+}
+
+
+def test_every_change_is_seen_and_nothing_else() -> None:
+    for name, (make, change) in CHANGES.items():
+        value = make()
+        before = leaves(value)
+        assert leaves(value) == before == leaves(value, copies=False), name
+        change(value)
+        assert leaves(value) != before, name
+    del Thing.loss.top  # type: ignore[attr-defined]  # set above
+
+
+STILL: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
+    "an attribute of a class": (lambda: [Thing], lambda given: setattr(Thing, "seen", 1)),
+    "gradients of examples": (
+        lambda: torch.zeros(2),
+        lambda given: setattr(given, "grad_sample", torch.ones(2)),
+    ),
+    "the other way round": (lambda: [{1, 2}], lambda given: given.__setitem__(0, {2, 1})),
+    "one's like": (lambda: [[1], {"a": 2.0}], lambda given: given.__setitem__(0, [1])),
+}
+
+
+def test_what_is_no_change() -> None:
+    for name, (make, change) in STILL.items():
+        value = make()
+        before = leaves(value)
+        change(value)
+        assert leaves(value) == before, name
+    del Thing.seen  # type: ignore[attr-defined]  # set above
+
+
+def test_padded_rows_are_no_memory_of_opacus_own_layers() -> None:
+    for package, counted in (("opacus.layers", None), ("mine", "own.max_batch_len")):
+        net = Held()
+        net.own = type("Own", (nn.Module,), {"__module__": package})()
+        before = remembered(net)
+        net.own.max_batch_len = 3
+        assert written(net, before, before) == counted
+        del net.own.max_batch_len
+        net.own.number = 3
+        assert written(net, before, before) == "own.number"
+
+
+def test_objects_that_are_alike_are_told_apart() -> None:
+    one, other = [1.0], [1.0]
+    assert leaves([one, other, one]) != leaves([one, other, other])
+    for make in (Thing, Items, lambda: nn.Parameter(torch.zeros(1)), lambda: np.array([1], dtype=object)):
+        assert leaves([make()]) != leaves([make()])
+    for plain in (
+        lambda: [1],
+        lambda: {"a": 1.5},
+        lambda: torch.zeros(1),
+        lambda: np.zeros(1),
+        lambda: (1, {2}),
+    ):
+        assert leaves([plain()]) == leaves([plain()])
+
+
+def test_a_copy_holds_the_same_objects() -> None:
+    net: Any = Held()
+    first, second, third = Thing(), Thing(), Thing()
+    array, tensor = np.array([third], dtype=object), torch.zeros(1)
+    net.notes = [first, [second, {"a": third}], array, tensor, Items([1])]
+    before, items = remembered(net), net.notes[4]
+    net.notes.append(1)
+    put_back(net, before)
+    assert (net.notes[0] is first, net.notes[1][0] is second, net.notes[1][1]["a"] is third) == (
+        True,
+        True,
+        True,
+    )
+    assert (net.notes[2] is array, net.notes[3] is tensor, net.notes[4] is items) == (True, False, True)
+    assert len(net.notes) == 5
