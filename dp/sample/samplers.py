@@ -66,10 +66,9 @@ def split(
         d = d.masked_fill((x == module.padding_idx).unsqueeze(-1), 0.0)
     if not isinstance(module, AGNOSTIC):
         return x, d
-    rest = 0 if isinstance(module, nn.Embedding) else 1
     if isinstance(module, nn.Linear) and x.dim() > 3:
         x, d = x.flatten(1, -2), d.flatten(1, -2)
-    return (x.squeeze(1), d.squeeze(1)) if x.shape[1] == 1 and x.dim() > 1 + rest else (x, d)
+    return (x.squeeze(1), d.squeeze(1)) if x.shape[1] == 1 else (x, d)
 
 
 def factored(module: nn.Module, x: Tensor) -> bool:
@@ -102,12 +101,7 @@ def _bags(module: nn.EmbeddingBag, inputs: list[Tensor], d: Tensor) -> tuple[Ten
         bag = torch.arange(size, device=d.device).repeat_interleave(index.shape[1])
         index = index.reshape(-1)
     else:
-        ends = (
-            inputs[1][1:]
-            if module.include_last_offset
-            else torch.cat([inputs[1][1:], index.new_tensor([len(index)])])
-        )
-        bag = torch.bucketize(torch.arange(len(index), device=d.device), ends, right=True)
+        bag = torch.bucketize(torch.arange(len(index), device=d.device), inputs[1][1:], right=True)
     if module.padding_idx is not None:
         keep = index != module.padding_idx
         bag, index = bag[keep], index[keep]

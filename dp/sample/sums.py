@@ -6,6 +6,7 @@ no bound on what one example changes can be proved. Here an example contributes 
 is at most clip / step + sqrt(d) / 2, and integers add exactly. Noise does not belong here.
 """
 
+import math
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -25,8 +26,7 @@ def rows(gradients: Tensor) -> Tensor:
     wide = gradients.detach()
     if wide.dtype not in (torch.float32, torch.float64):
         wide = wide.float()
-    count = wide[0].numel() if len(wide) else int(np.prod(wide.shape[1:], dtype=np.int64))
-    return wide.reshape(len(wide), count).contiguous()
+    return wide.reshape(len(wide), math.prod(wide.shape[1:])).contiguous()
 
 
 def squared_norms(gradients: Tensor) -> Tensor:

@@ -702,6 +702,70 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"_HOMES|getattr\(None|property\(None|self\.dataset\[index\]",
         "runs while modules are imported, before any test, or is gone since",
     ),
+    (r"dp\.sample\.memory\._package", r"__module__", "every class and function has a module"),
+    (r"dp\.sample\.memory\._reached", r"^found = ", "nothing was found before"),
+    (r"dp\.sample\.memory\._reached", r"if own or True", "an empty list of names more, in every walk"),
+    (r"dp\.sample\.memory\.leaves", r"'XXagainXX'|'AGAIN'", "a name that is compared with itself"),
+    (
+        r"dp\.sample\.memory\.leaves",
+        r"alive\.append\(None\)",
+        "an id that is used again cannot be made to order",
+    ),
+    (
+        r"dp\.sample\.memory\._copied",
+        r"memo\[id\(None\)\] = each\.|in memo and False|id\(None\) in memo|seen\[id\(each\)\] = None",
+        "the general way gives what the quick one gives",
+    ),
+    (
+        r"dp\.sample\.memory\._held",
+        r"training != root",
+        "a mode that is compared with itself, the other way round",
+    ),
+    (
+        r"dp\.sample\.(memory|guard)\.",
+        r"leaves\((value, own|now\[name\])(, copies=True)?\)( |$)",
+        "copying or not changes speed only",
+    ),
+    (
+        r"dp\.sample\.memory\._bits",
+        r"or True else tensor",
+        "an empty tensor equals its like before; gone since",
+    ),
+    (r"dp\.sample\.own_sum", r"reshape\(-2\)", "NumPy takes any negative length, or none, as the rest"),
+    (
+        r"dp\.sample\.remade\.Calls\.without",
+        r"_squares = None",
+        "the general way gives what the quick one gives",
+    ),
+    (
+        r"dp\.sample\.samplers\.split",
+        r"^rest = ",
+        "one row, or a row of one: the general way gives what the quick one gives",
+    ),
+    (
+        r"dp\.sample\.optimizers\.PrivateOptimizer",
+        r"expected_batch_size=2",
+        "this one's own denominator takes its place",
+    ),
+    (
+        r"dp\.sample\.optimizers\.PrivateOptimizer\._count_noise",
+        r"else 1\.0",
+        "asked under an adaptive clip alone",
+    ),
+    (
+        r"dp\.sample\.(samplers\.(split|_bags)|sums\.rows)",
+        r"rest (or True )?else|1 - rest|2 \+ rest|>= 1 \+ rest|^ends = |^count = ",
+        "a term that nothing could reach; it is gone since",
+    ),
+    (r"dp\.sample\.samplers\.split", r">= 3:$", "nothing to flatten"),
+    (r"dp\.sample\.samplers\._bags", r"bincount\(bag\)\[bag\]", "only bags that have words are looked up"),
+    (r"dp\.sample\.sums\.", r"device\.type (!= 'cpu'|== '(XXcpuXX|CPU)')", "which of two right ways answers"),
+    (
+        r"dp\.sample\.(sums|samplers)\.",
+        r"^return gradients\.double|^total |^total=|^scaled = scaled|^for at in range\(|^part, factor|"
+        r"torch\.arange\((size|len\(index\))\)[.,]|dtype=d\.dtype\)$",
+        "on a machine without a GPU there is one place to be",
+    ),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),

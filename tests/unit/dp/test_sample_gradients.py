@@ -344,6 +344,7 @@ def test_what_is_sent_lies_in_the_order_of_the_state() -> None:
     named = {"first": np.arange(1, 5).reshape(2, 2), "none": np.zeros(0, np.int64)}
     given = SimpleNamespace(model=State(), sent=())
     assert own_sum._in_state_order(given, named).tolist() == [1, 2, 3, 4, 0, 0, 0, 0, 0]  # type: ignore[arg-type]
+    assert own_sum._in_state_order(given, named).dtype == np.int64  # type: ignore[arg-type]
     given.sent = ("count", "first")
     assert own_sum._in_state_order(given, named).tolist() == [1, 2, 3, 4, 0, 0, 0, 0]  # type: ignore[arg-type]
 

@@ -219,6 +219,7 @@ def test_whose_rows_are_kept_as_factors(module: nn.Module, shape: tuple[int, ...
         (nn.Linear(4, 2), (3, 5, 4), (3, 5, 4)),
         (nn.Linear(4, 2), (3, 5, 7, 4), (3, 35, 4)),
         (nn.LayerNorm(4), (3, 5, 7, 4), (3, 5, 7, 4)),
+        (nn.LayerNorm((7, 4)), (3, 5, 7, 4), (3, 5, 7, 4)),
         (nn.Conv1d(4, 2, 1), (3, 4, 5), (3, 1, 4, 5)),
     ],
 )
@@ -234,6 +235,39 @@ def test_the_shapes_that_samplers_read(module: nn.Module, shape: Any, wanted: An
         assert tuple(made.shape) == (3, *p.shape)
     some = samplers.rows(module, a, d, slice(1, 3))
     assert all(some[p].allclose(made[1:]) for p, made in rows.items())
+
+
+@pytest.mark.parametrize("each", [1, 2, 3])
+def test_several_rows_of_an_example_are_added_up(each: int) -> None:
+    conv = nn.Conv1d(1, 2, 3)
+    x, d = torch.randn(3, each, 1, 4), torch.randn(3, each, 2, 2)
+    found = samplers.rows(conv, x, d)
+    alone = [samplers.rows(conv, x[:, at : at + 1], d[:, at : at + 1]) for at in range(each)]
+    for p, made in found.items():
+        assert made.shape == (3, *p.shape)
+        assert made.allclose(sum((rows[p] for rows in alone), torch.zeros(())), atol=1e-6)
+
+
+def test_folded_rows_with_an_axis_between_are_rows_of_one_axis() -> None:
+    x, d = torch.randn(15, 7, 4), torch.randn(15, 7, 2)
+    a, b = samplers.split(nn.Linear(4, 2), [x], d, Layout(folded=True), 3)
+    assert (a.shape, b.shape) == ((3, 35, 4), (3, 35, 2))
+
+
+class Scaled(Own):
+    """Takes an option by its name."""
+
+    def forward(self, x: torch.Tensor, times: int = 1) -> torch.Tensor:
+        return times * super().forward(x)
+
+
+def test_any_module_has_rows_by_its_forward_pass() -> None:
+    net, x, d = Scaled(4, 2), torch.randn(3, 4), torch.randn(3, 2)
+    rows = samplers.functional(net, ((x,), {"times": 2}), d, Layout(), 3)(slice(None))
+    assert rows[net.weight].allclose(2 * torch.einsum("no,ni->noi", d, x))
+    assert rows[net.bias].allclose(2 * d)
+    coarse = samplers.functional(net, ((x.bfloat16(),), {}), d, Layout(), 3)(slice(1, 3))
+    assert coarse[net.weight].allclose(torch.einsum("no,ni->noi", d, x.bfloat16().float())[1:])
 
 
 def test_coarse_rows_are_made_in_float32() -> None:
@@ -274,6 +308,13 @@ def written(**options: Any) -> Any:
 def test_a_bag_gives_each_word_its_share(bag: Any, inputs: list[torch.Tensor], wanted: Any) -> None:
     made = samplers.words(bag, inputs, T([[1.0], [10.0]]), Layout(), 2)
     assert made.rows().flatten(1).tolist() == wanted
+
+
+def test_words_of_a_single_example_and_shares_in_64_bits() -> None:
+    one = samplers.words(nn.Embedding(5, 1), [T([[1, 2, 1]])], T([[[1.0], [2.0], [4.0]]]), Layout(), 1)
+    assert one.rows().flatten().tolist() == [0.0, 5.0, 2.0, 0.0, 0.0]
+    wide = samplers.words(written(), [T([[0, 1, 2]])], T([[1.0]], dtype=torch.float64), Layout(), 1)
+    assert wide.values.flatten().tolist() == [1 / 3] * 3
 
 
 def test_weights_of_words_are_refused() -> None:
@@ -335,10 +376,12 @@ def added(maker: Rows, *more: Any) -> Calls:
 
 def test_rows_made_twice_have_the_norms_and_sums_of_rows_that_are_kept() -> None:
     maker = Rows()
+    maker.rows[maker.first][2] = 0.0
     one, scale = Again(added(maker), maker.first), torch.linspace(0.1, 1.0, 5).double()
     flat = maker.rows[maker.first].flatten(1)
     assert len(one) == 5
     assert one.squared().allclose(flat.double().pow(2).sum(dim=1))
+    assert one.summed(scale, 2.0**-10).dtype == torch.int64
     assert one.summed(scale, 2.0**-10).equal(sums.grid_sum(flat, scale, 2.0**-10))
     assert one.rows().equal(flat)
     assert one.plain_sum().allclose(flat.sum(dim=0))
@@ -403,6 +446,7 @@ def test_an_input_of_a_call_that_was_taken_is_watched_too() -> None:
     maker, read = Rows(), torch.zeros(1)
     first, second = Calls(5), added(maker)
     first.add([maker.first], maker, [read])
+    first.add([maker.first], maker, [torch.zeros(1)])
     second.take(first)
     read += 1
     with pytest.raises(UnaccountedStep, match="written to before"):

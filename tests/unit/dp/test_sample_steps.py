@@ -182,6 +182,10 @@ LAID: dict[str, tuple[Case, dict[str, list[Layout]]]] = {
         SOUND["two layouts, as many steps as examples"],
         {"inner": [Layout((1,), 1), Layout()], "out": [Layout()]},
     ),
+    "convolution": (
+        SOUND["convolution over folded time"],
+        {"conv": [Layout(folded=True)], "norm": [Layout(folded=True)], "out": [Layout()]},
+    ),
     "as many as calls": (
         (thrice, lambda: sequences(12)),
         {"inner": [Layout((1,), 1), Layout(), Layout((1,), 1)], "out": [Layout()]},
