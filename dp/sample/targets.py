@@ -96,9 +96,8 @@ class OwnLosses(TorchFunctionMode):
             return
         ragged = any(hasattr(each, "ragged") for each in args)
         if function in _PICKS:
-            self._mark(
-                made, made.dim() > 0 and len(made) % size > 0 and bool(tensors_in((args[1:], options)))
-            )
+            by = ragged or tensors_in((args[1:], options))
+            self._mark(made, made.dim() > 0 and len(made) % size > 0 and bool(by))
         elif function in _COUNTS:
             self._mark(made, made.dim() == 0 and not made.requires_grad and float(made) % size > 0)
         elif ragged and made.dim() > 0:

@@ -766,6 +766,15 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"torch\.arange\((size|len\(index\))\)[.,]|dtype=d\.dtype\)$",
         "on a machine without a GPU there is one place to be",
     ),
+    (r"dp\.sample\.sums\.clip_factors", r">= clip", "at equality both ways give 1"),
+    (r"dp\.sample\.targets\.OwnLosses\.__init__", r", True\)$", "more is looked at: speed only"),
+    (r"dp\.sample\.targets\.OwnLosses", r"'__name__'", "every function of torch has a name"),
+    (
+        r"dp\.sample\.targets\.",
+        r"'(XXcudaXX|CUDA|XXmpsXX|MPS)'",
+        "on a machine without a GPU there is one place to be",
+    ),
+    (r"dp\.sample\.targets\._total", r"get\('reduction'", "torch tells the reduction each time"),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),
