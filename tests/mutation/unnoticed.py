@@ -775,6 +775,13 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "on a machine without a GPU there is one place to be",
     ),
     (r"dp\.sample\.targets\._total", r"get\('reduction'", "torch tells the reduction each time"),
+    (
+        r"dp\.sample\.validation\.",
+        r"'(track_running_stats|scale_grad_by_freq|padding_mode)', (None|'ZEROS')\)",
+        "what is not there is as little as False; a convolution has its padding",
+    ),
+    (r"dp\.sample\.validation\.validate", r"='(XXhooksXX|HOOKS)'", "any name but one"),
+    (r"dp\.sample\.validation\._without_statistics", r"^setattr", "False is the default there"),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),

@@ -727,11 +727,28 @@ def test_what_cannot_be_private_is_said_by_name(module: nn.Module, why: str) -> 
         parametrizations.weight_norm(nn.Linear(2, 2)),
         nn.GroupNorm(1, 2),
         nn.Tanh(),
+        nn.Sequential(nn.Linear(2, 2), with_buffer().requires_grad_(False)),
     ],
 )
 def test_what_can_be_private_passes(module: nn.Module) -> None:
     validation.validate(module)
     assert validation.problems(nn.Sequential(module)) == {}
+
+
+class Beside(nn.Module):
+    """A parameter of its own beside a part that has a buffer and is frozen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own, self.part = nn.Parameter(torch.ones(1)), with_buffer().requires_grad_(False)
+
+
+def test_what_is_wrong_is_said_of_the_part_that_it_is_in() -> None:
+    for part in (coarse_line(), nn.BatchNorm1d(2), with_buffer(), nn.LSTM(2, 2)):
+        assert list(validation.problems(nn.ModuleDict({"a": nn.Sequential(part), "b": nn.Linear(2, 2)}))) == [
+            "a.0"
+        ]
+    assert validation.problems(Beside()) == {}
 
 
 def test_pads_are_refused_under_expanded_weights_alone() -> None:
@@ -761,6 +778,18 @@ def test_a_repair_keeps_what_a_module_was() -> None:
         ("1", "BatchNorm1d", "GroupNorm"),
         ("2", "InstanceNorm1d", "InstanceNorm1d"),
     ]
+    assert [
+        getattr(validation.repair(nn.BatchNorm1d(n))[0], "num_groups", 0) for n in (1, 2, 33, 34, 66, 64)
+    ] == [
+        1,
+        2,
+        11,
+        17,
+        22,
+        32,
+    ]
+    deep = nn.ModuleDict({"a": nn.ModuleDict({"b": nn.BatchNorm1d(4)})})
+    assert [c.name for c in validation.repair(deep)[1]] == ["a.b"]
     assert not fixed.training
     assert net[0].running_mean is not None
     assert validation.repair(nn.BatchNorm1d(4))[1] == (
