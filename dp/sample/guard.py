@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import optimizer as every
 
 from dp.sample.errors import UnaccountedStep
-from dp.sample.memory import leaves, same
+from dp.sample.memory import It, leaves, same
 
 Snapshot = dict[str, torch.Tensor]
 
@@ -47,10 +47,10 @@ def numbers(optimizer: Any, names: Mapping[int, str]) -> dict[str, Any]:
             getattr(optimizer, f"_optimizer_step_{when}_hooks", {}),
             getattr(every, f"_global_optimizer_{when}_hooks"),
         )
-        found[f"{when}-step hooks"] = [id(hook) for held in hooks for hook in held.values()]
+        found[f"{when}-step hooks"] = [It(hook) for held in hooks for hook in held.values()]
     for at, group in enumerate(optimizer.param_groups):
         for key, value in group.items():
-            held = [(id(p), p.requires_grad) for p in value] if key == "params" else value
+            held = [(It(p), p.requires_grad) for p in value] if key == "params" else value
             found[f"param_groups[{at}][{key!r}]"] = held
     for p, state in optimizer.state.items():
         for key, value in state.items() if isinstance(state, dict) else ():

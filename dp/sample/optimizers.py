@@ -29,6 +29,7 @@ from dp.sample.guard import (
     stepped_raw,
 )
 from dp.sample.hooks import RowHooks, agreed, unseen
+from dp.sample.memory import It
 from dp.sample.options import AdaptiveClip, Clipping
 from protocols.randomness import SecureRandom
 
@@ -105,7 +106,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
     def _numbers(self) -> dict[str, Any]:
         """What the loop may not change: the optimizer's numbers, and this one's own."""
         own = ("noise_multiplier", "max_grad_norm", "clips", "adaptive", "denominator", "schedule")
-        objects = {name: id(getattr(self, name)) for name in ("step_hook", "original_optimizer")}
+        objects = {name: It(getattr(self, name)) for name in ("step_hook", "original_optimizer")}
         return (
             {name: getattr(self, name) for name in own}
             | objects

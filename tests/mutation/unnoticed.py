@@ -723,7 +723,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"dp\.sample\.(memory|guard)\.",
-        r"leaves\((value, own|now\[name\])(, copies=True)?\)( |$)",
+        r"leaves\((value, own|now\[name\])(, copies=True)?\)[ :]",
         "copying or not changes speed only",
     ),
     (
@@ -782,6 +782,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"dp\.sample\.validation\.validate", r"='(XXhooksXX|HOOKS)'", "any name but one"),
     (r"dp\.sample\.validation\._without_statistics", r"^setattr", "False is the default there"),
+    (r"dp\.sample\.gradients\.prove", r"rate, 2, System", "a check draws by a script of its own"),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),

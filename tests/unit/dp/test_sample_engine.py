@@ -14,7 +14,7 @@ from dp.sample import draws, engine
 from dp.sample.engine import ClientEngine
 from dp.sample.errors import NonFiniteGradient, UnaccountedStep, UnsupportedModule
 from dp.sample.expanded import Expanded
-from dp.sample.hooks import HUNG
+from dp.sample.hooks import HUNG, gradient_left
 from dp.sample.memory import remembered
 from dp.sample.options import GRADIENTS, Clipping
 from protocols.errors import Misuse
@@ -253,6 +253,13 @@ def test_after_a_check_expanded_weights_listen_again() -> None:
     assert rows.wrapped.forward != net.forward
     assert rows.times(net(torch.ones(1, 4)).sum()) == 12
     assert rows.times(torch.ones(1, requires_grad=True).sum()) == 1
+    rows.listen(False, 12, "mean")
+    (net(torch.ones(2, 4)) * 3).sum().backward()
+    once = gradient_left(net)
+    (net(torch.ones(2, 4)) * 3).sum().backward()
+    for name, p in net.named_parameters():
+        p.grad = None  # whatever the loop does to it
+        assert gradient_left(net)[name].allclose(2 * once[name])
     rows.listen(True, 12, "sum")
     assert rows.times(net(torch.ones(1, 4)).sum()) == 1
     rows.cleanup()

@@ -17,12 +17,15 @@ from dp.sample.errors import NonFiniteGradient, UnaccountedStep, UnsupportedModu
 from dp.sample.gradients import clipped_sum, prove
 from dp.sample.hooks import HUNG
 from dp.sample.layout import Layout, Layouts
+from dp.sample.memory import remembered
 from dp.sample.own_sum import OwnSum
 from dp.sample.remade import LookedUp
 from protocols.errors import Misuse
 from protocols.randomness import SystemRandom
 from tests.defects.dp.sample_models import SOUND, sequences, vectors
 from tests.unit.dp.test_dp_sample_rows import CLIP, line, loss_of, made, plain
+from tests.unit.dp.test_sample_engine import Caches
+from tests.unit.dp.test_sample_steps import unclipped
 
 STEP = 2.0**-30
 
@@ -59,6 +62,8 @@ def test_a_sum_its_type_and_its_mean_loss(loss: Any, options: dict[str, str], mo
     assert {total.dtype for total in named.values()} == {np.dtype(np.int64)}
     assert [total.shape for total in named.values()] == [tuple(p.shape) for p in net.parameters()]
     x, y = data.tensors
+    loose = vector(summed(net, data, loss, clip=50.0, physical_batch=most, **options)[0])
+    assert loose.allclose(unclipped(net, data), atol=1e-4)
     assert private["loss"] == pytest.approx(functional.cross_entropy(net(x), y).item(), rel=1e-5)
     assert not [
         name for p in net.parameters() for name in (*HUNG, "grad") if getattr(p, name, None) is not None
@@ -128,6 +133,14 @@ def test_what_a_loss_remembers_or_seeds_sends_nothing() -> None:
 
     with torch.random.fork_rng(), pytest.raises(UnaccountedStep, match="seeds torch"):
         summed(made(line), vectors(), seeds)
+
+
+def test_what_the_check_saw_every_first_pass_write_may_stay_in_a_sum() -> None:
+    other, constants = Caches(), remembered(Caches())
+    with pytest.raises(UnaccountedStep, match="table is an attribute"):
+        summed(Caches(), vectors(), probed=Probed(Layouts(), "mean", (), 12, constants))
+    other(torch.ones(1, 4))
+    summed(Caches(), vectors(), probed=Probed(Layouts(), "mean", (), 12, remembered(other)))
 
 
 def test_two_backward_passes_add_to_no_later_batch() -> None:

@@ -128,6 +128,15 @@ def test_a_mean_and_a_sum_of_losses_give_the_same_step(mode: str, loss: Loss, wa
     reduction = "mean" if loss is mean else "sum"
     found = stepped(net, data, Clipping(CLIP, gradients=mode), loss, watched, reduction=reduction)
     assert close(found, plain(net, data))
+    loose = stepped(net, data, Clipping(50.0, gradients=mode), loss, watched, reduction=reduction)
+    assert torch.allclose(loose, unclipped(net, data), atol=1e-2)
+
+
+def unclipped(net: nn.Module, data: TensorDataset) -> torch.Tensor:
+    """The sum of all examples' gradients."""
+    x, y = data.tensors
+    grads = torch.autograd.grad(functional.cross_entropy(net(x), y, reduction="sum"), list(net.parameters()))
+    return torch.cat([grad.reshape(-1) for grad in grads])
 
 
 def given(model: Any, x: torch.Tensor, y: torch.Tensor, criterion: Any) -> Any:

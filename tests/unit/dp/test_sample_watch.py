@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -374,6 +375,14 @@ def test_a_round_of_steps_is_counted() -> None:
     assert (own.planned, own.drawn, own.accounted, own.changed, own.pending) == (1, 0, 0, 0, 0)
 
 
+def test_parts_that_the_loop_adds_up_itself_are_pending_together() -> None:
+    own, _ = watching(1)
+    own.batch(2, first=True, last=False)
+    own.batch(3, first=False, last=True)
+    assert (own.pending, own.drawn) == (5, 1)
+    own.before_step(5)
+
+
 def test_steps_that_are_none_are_named() -> None:
     own, net = watching()
     with pytest.raises(UnaccountedStep, match="without a new batch"):
@@ -446,6 +455,17 @@ def test_numbers_of_an_optimizer_by_name() -> None:
         handle = register(lambda *_: None)
         assert guard.changed_number(before, guard.numbers(sgd, names)) == f"{when}-step hooks"
         handle.remove()
+    handle = sgd.register_step_pre_hook(lambda *_: None)
+    before = guard.kept(guard.numbers(sgd, names))
+    handle.remove()
+    handle = sgd.register_step_pre_hook(lambda *_: None)
+    assert guard.changed_number(before, guard.numbers(sgd, names)) == "pre-step hooks"
+    before = guard.kept(guard.numbers(sgd, names))
+    sgd.param_groups[0]["params"] = [net.weight, nn.Parameter(torch.zeros(1))]
+    assert guard.changed_number(before, guard.numbers(sgd, names)) == "param_groups[0]['params']"
+    other: Any = SimpleNamespace(param_groups=[], state={net.weight: "no numbers"})
+    assert set(guard.numbers(other, names)) == {"pre-step hooks", "post-step hooks"}
+    sgd = torch.optim.SGD(net.parameters(), lr=0.5)
     assert guard.raw_gradient(sgd, names) is None
     net.bias.requires_grad_(False)
     net.bias.grad = torch.ones(1)
@@ -460,6 +480,7 @@ def test_numbers_of_an_optimizer_by_name() -> None:
 def test_modules_that_answer_for_parameters_by_name() -> None:
     net = nn.ModuleDict({"a": nn.Sequential(nn.Linear(2, 2), nn.Tanh()), "gru": DPGRU(2, 2)})
     net["again"] = net["a"]
+    net["deeper"] = nn.Sequential(net["a"])
     net["own"] = nn.MultiheadAttention(2, 1)
     net["normed"] = parametrizations.weight_norm(nn.Linear(2, 2))
     net["frozen"] = nn.Linear(2, 2).requires_grad_(False)
@@ -641,13 +662,13 @@ def test_rows_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> N
     [
         ({"start": 2.0, "most": 1.5}, "least <= start <= most, got 0.001, 2.0, 1.5"),
         ({"start": 1e-4}, "least <= start <= most"),
-        ({"least": 0.0}, "least <= start <= most"),
-        ({"most": math.inf}, "least <= start <= most"),
+        ({"least": 0.0}, "least: expected a number > 0"),
+        ({"most": math.inf}, "most: expected a number > 0"),
         ({"start": 1.0, "least": 1.0, "most": 1.0}, "least <= start <= most"),
-        ({"quantile": 0.0}, "quantile < 1"),
-        ({"quantile": 1.0}, "quantile < 1"),
-        ({"rate": 0.0}, "quantile < 1"),
-        ({"count_noise": 0.0}, "quantile < 1"),
+        ({"quantile": 0.0}, "quantile: expected"),
+        ({"quantile": 1.0}, "quantile: expected"),
+        ({"rate": 0.0}, "rate: expected a number > 0"),
+        ({"count_noise": 0.0}, "count_noise: expected a number > 0"),
     ],
 )
 def test_a_clip_that_cannot_follow_is_refused(given: dict[str, float], why: str) -> None:
