@@ -217,9 +217,9 @@ class SecureAverage:
         run = RunFacts(
             self.rounds, len(names), len(names), dimension=start.schema.dimension, delta=self.options.delta
         )
-        if self.calls == 1:
-            self._run = run
+        if self._run is None:
             self.stack.plan(run)
+            self._run = run  # only now: what one call cannot plan, the next must
             for said in self.stack.outlook(run):
                 warnings.warn(said, stacklevel=4)
         return open_round(self.stack if weighted else self._unweighted(), run, self.calls, names, start)
@@ -257,7 +257,7 @@ class SecureAverage:
 
     @property
     def statement(self) -> Statement:
-        """What the calls so far protected. Raises Misuse before the first call."""
+        """What the calls so far protected. Raises Misuse before a first call began."""
         if self._protection is None:
             raise Misuse("expected a first average before its statement")
         noted = MemoryEngine.notes, self._history, self._run

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dp import ClientDP
+from dp import ClientDP, DistributedDP
 from fl import Federation, SecureAverage
 from fl.dropouts import leaving
 from fl.round import open_round, reference_of
@@ -173,6 +173,25 @@ def test_an_abandoned_call_of_secure_average_is_what_it_tells_next() -> None:
         average({name: {"w": torch.ones(3)} for name in "ab"}, reference=start)
     assert average.survivors == ()
     assert "2 of 3 planned rounds are over" in str(average.statement)
+
+
+def test_a_first_call_with_which_nothing_can_be_planned_leaves_the_plan_to_the_next() -> None:
+    average = SecureAverage([DistributedDP(epsilon=5.0, clip=1.0), SecAgg()], rounds=2, delta=1e-5)
+    start = {"w": torch.zeros(3)}
+    for few in "a", "ab":
+        with pytest.raises(Misuse, match="at least 3 clients"):
+            average({name: {"w": torch.ones(3)} for name in few}, reference=start)
+    average({name: {"w": torch.ones(3)} for name in "abcdef"}, reference=start)
+    assert "1 of 2 planned rounds are over" in str(average.statement)
+
+
+def test_what_a_plan_refuses_is_refused_at_every_call() -> None:
+    layer = ClientDP(epsilon=5.0, delta=1e-5, correlation="banded", min_separation=2, participations=2)
+    average = SecureAverage([layer, SecAgg()], rounds=3)
+    for _ in range(2):
+        with pytest.raises(Misuse, match="clients take part 2 rounds apart"):
+            average({name: {"w": torch.ones(3)} for name in "abcdef"}, reference={"w": torch.zeros(3)})
+    assert average.epsilon is None  # nothing is paid for
 
 
 # -- what is bound --
