@@ -72,14 +72,16 @@ def drive(
     gone: Mapping[str, Collection[int]] | None = None,
     round: int = 1,
     earlier: Driven | None = None,
+    session: Session | None = None,
 ) -> Driven:
     """Run a whole session; every state goes through its encoding between two steps when `encoded`.
 
-    gone: stage -> the clients that leave before they answer it. earlier: the session that this one builds on.
+    gone: stage -> the clients that leave before they answer it. earlier: the session that this one builds on. session:
+    the one to run (default: a new one).
     """
     protocol, random = subject.protocol, random or SystemRandom()
     names, kept = [str(i) for i in range(len(vectors))], dict(earlier.memory) if earlier else {}
-    session = protocol.session(
+    session = session or protocol.session(
         names, len(vectors[0]), subject.bound, random=random, simulated=True, model=model, round=round,
         memory=kept.get(SERVER),
     )  # fmt: skip

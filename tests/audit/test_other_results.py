@@ -15,7 +15,7 @@ from protocols.errors import Misuse
 from protocols.kernel import Message, State, Step, client
 from protocols.policy import Demands
 from protocols.protocol import ClientStart
-from protocols.randomness import SecureRandom
+from protocols.randomness import SecureRandom, SystemRandom
 from protocols.session import Session
 from tests.toys.coin import COMMIT, REVEAL, Coin, Collecting, Committing, JointCoin
 
@@ -140,6 +140,14 @@ class ForgetfulCoin(Broken):
         return replace(state, value=bytes(32)) if isinstance(state, Committing) else state
 
 
+class BlankCoin(SealedCoin):
+    """The result is not written down."""
+
+    def decode_state(self, data: bytes) -> State:
+        state = super().decode_state(data)
+        return Coin(bytes(32)) if isinstance(state, Coin) else state
+
+
 @pytest.mark.parametrize(
     ("protocol", "name"),
     [
@@ -149,6 +157,7 @@ class ForgetfulCoin(Broken):
         (HoardingCoin, "nothing-lingers-in-memory"),
         (GuessableCoin, "no-statistical-generators"),
         (ForgetfulCoin, "state-is-data"),
+        (BlankCoin, "state-is-data"),
     ],
 )
 def test_a_planted_defect_is_found(protocol: type[JointCoin], name: str) -> None:
@@ -156,3 +165,55 @@ def test_a_planted_defect_is_found(protocol: type[JointCoin], name: str) -> None
         assert statuses(audit(of(protocol), examples=3, only=[name])) == {name: "failed"}
     finally:
         HOARD.clear()
+
+
+# -- sound ones --
+
+
+@dataclass(frozen=True)
+class Bound(Collecting):
+    """Server: its result is the session's alone."""
+
+    def close(self, random: SecureRandom) -> Step:
+        step = super().close(random)
+        if isinstance(step.state, Coin):
+            return Step(Coin(hashlib.sha256(self.session.context + step.state.value).digest()))
+        return replace(step, state=Bound(self.session, self.commitments, {}, True))
+
+
+class BoundCoin(SealedCoin):
+    """The toy whose result follows from the session's nonce."""
+
+    def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step:
+        return replace(super()._server(session, random, memory), state=Bound(session, {}, {}))
+
+    @property
+    def kinds(self) -> Mapping[int, type[State]]:
+        return tags(Coin, Committing, Bound)
+
+
+def test_a_session_may_be_opened_with_randomness_of_its_own() -> None:
+    box = ProtocolBox(
+        BoundCoin,
+        session=lambda names, random: JointCoin().open(names, SystemRandom()),
+        given=lambda vector: hashlib.sha256(vector.tobytes()).digest(),
+    )
+    assert statuses(audit(box, examples=2, only=["state-is-data"])) == {"state-is-data": "passed"}
+
+
+class ShortCoin(SealedCoin):
+    """Clients bring a byte each."""
+
+    @staticmethod
+    def checked_input(session: Session, vector: Any) -> bytes:
+        return bytes(vector)
+
+
+def test_inputs_that_are_found_in_anything_are_not_looked_for() -> None:
+    box = ProtocolBox(
+        ShortCoin,
+        session=lambda names, random: JointCoin().open(names, random),
+        given=lambda vector: bytes([int(vector[0]) % 256]),
+    )
+    names = ["secrets-are-blank", "nothing-lingers-in-memory", "secrets-die-with-the-session"]
+    assert statuses(audit(box, examples=1, only=names)) == dict.fromkeys(names, "passed")

@@ -153,11 +153,19 @@ class _Late:
 def state_is_data(subject: Any, data: Any) -> None:
     """Every state survives its encoding: a session run from encoded states gives the same total."""
     vectors = inputs(subject, data, 2)
-    whole, total = (drive(subject, vectors, random=ReplayRandom(1), encoded=e).total for e in (False, True))
+    session = subject.session_of(len(vectors), len(vectors[0]), subject.bound)
+    runs = [
+        drive(subject, vectors, random=ReplayRandom(1), encoded=e, session=session) for e in (False, True)
+    ]
+    whole, total = (driven.total for driven in runs)
     if whole is None or total is None or total.tolist() != whole.tolist():
         raise tell(
             "a session whose states are encoded and decoded between steps gives another total", vectors
         )
+    for party, state in runs[0].last.items():
+        saved = subject.protocol.encode_state(state)
+        if subject.protocol.encode_state(subject.protocol.decode_state(saved)) != saved:
+            raise tell(f"the state that {party} ends with does not survive its encoding", vectors)
 
 
 @promised("none", "specification", most=1)
