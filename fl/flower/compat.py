@@ -23,6 +23,7 @@ from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.supercore.run import Run as Run
 from numpy.typing import NDArray
 
+from fl.network.messages import words_of
 from protocols.errors import Misuse
 
 MOD_FAILED_PRECONDITION = 6
@@ -125,8 +126,7 @@ def failure_of(message: Message) -> str | None:
     """Return why a reply carries no content, or None if it does."""
     if not message.has_error():
         return None
-    reason = (message.error.reason or "no reason given").strip()
-    return f"error {message.error.code}: {reason.splitlines()[-1][:500]}"
+    return f"error {message.error.code}: {words_of(message.error.reason or '')}"
 
 
 def node_keys(grid: Grid) -> dict[int, bytes]:

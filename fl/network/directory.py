@@ -52,7 +52,7 @@ def from_roster(roster: Roster, bound: Mapping[str, Node], connected: Iterable[N
     for role in ("key-holder", "decryptor"):
         helpers[role] = [(m.name, bound.get(m.name)) for m in roster.with_role(role)]
     strangers = [node for node in connected if node not in set(bound.values())]
-    left_out = tuple(f"node {node} is not on the roster and takes no part" for node in strangers)
+    left_out = tuple(f"node {node!r} is not on the roster and takes no part" for node in strangers)
     return Directory(clients, helpers, {m.name: m.key for m in roster.members}, left_out)
 
 
@@ -86,13 +86,14 @@ def from_names(named: Mapping[Node, str], clients: Iterable[str], helpers: Itera
         found.setdefault(party.role, []).append(spare.pop(0) if spare else (str(party), None))
     placed = {name: node for name, node in single.items() if name in wanted}
     left_out = [
-        f"{name!r} takes no part: nodes {', '.join(sorted(map(str, nodes)))} claim that name, give each one its own"
+        f"{name[:200]!r} takes no part: nodes {', '.join(sorted(map(repr, nodes)))} claim that name, give each one "
+        "its own"
         for name, nodes in claims.items()
         if len(nodes) > 1
     ]
     known = reprlib.repr(sorted(wanted))
     left_out += [
-        f"node {node} takes no part: it calls itself {name!r}, the clients are {known}"
+        f"node {node!r} takes no part: it calls itself {name[:200]!r}, the clients are {known}"
         for name, node in spare
     ]
     return Directory(placed, found, left_out=tuple(left_out))

@@ -88,6 +88,12 @@ Body = Request | Answer
 Frames = Sequence[bytes]
 
 
+def words_of(text: str) -> str:
+    """Return the last line of a peer's words, of at most 500 printable characters: it forges no line of a log."""
+    lines = text.strip().splitlines() or ["no reason given"]
+    return "".join(c if c.isprintable() else " " for c in lines[-1][:500])
+
+
 def sealed(body: Body, frames: Frames, signer: Identity | None) -> Body:
     """Return a body that counts its frames, signed if the sender has an identity."""
     body = replace(body, frames=len(frames), signature=b"")

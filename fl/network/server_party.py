@@ -165,9 +165,12 @@ class ServerParty(ABC, Generic[Shown]):
         """Return who is connected now: by the roster, else as the framework or the nodes themselves say."""
 
     def connected(self) -> Directory:
-        """Return who is connected now. Log once, for each node that takes no part, why it does not."""
+        """Return who is connected now. Log once, for each node that takes no part, why it does not.
+
+        Beside a run nothing is logged: who stands aside in an evaluation may help the run's own sums.
+        """
         found = self.look()
-        for text in found.left_out:
+        for text in found.left_out if not self.series else ():
             if text not in self._told:
                 self.log(WARNING, "%s", text)
         self._told = set(found.left_out)

@@ -5,7 +5,7 @@ What does not belong here: what they say (`fl.network.messages`), sending.
 
 from nvflare.apis.shareable import Shareable
 
-from fl.network.messages import Answer, Body, Frames, Request, check, sealed
+from fl.network.messages import Answer, Body, Frames, Request, check, sealed, words_of
 from fl.network.npy import from_npy, npy
 from fl.round import Tree
 from protocols.errors import WireError
@@ -52,7 +52,7 @@ def failure_of(message: Shareable) -> str | None:
     why = message.get(REFUSED)
     if why is None and BODY not in message:
         why = f"no answer came, the framework says {message.get_return_code()}"
-    return None if why is None else str(why)[:500]
+    return None if why is None else words_of(str(why))
 
 
 def arrays_of(name: str, tree: Tree) -> Arrays:

@@ -8,25 +8,29 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Context, Message, RecordDict
+from flwr.app import Context, Error, Message, RecordDict
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, Ledger, SampleDP
 from examples.flower.keys import make_deployment, write_site
 from fl import Federation
 from fl.callbacks import Callback, Run
+from fl.flower.compat import failure_of
+from fl.flower.grid_party import GridParty
 from fl.flower.messages import unpack_request
-from fl.network.directory import from_names
+from fl.network.directory import Directory, from_names, from_roster
 from fl.network.site import FILE, Site
 from fl.round import RoundResult
 from fl.run_result import Result
+from he import KeyHolder, PaillierSum
 from protocols.errors import Misuse
-from protocols.identity import Identity, SignedRoster
+from protocols.identity import Identity, Roster, SignedRoster
 from protocols.kernel import Party
 from protocols.layers import LocalTask
 from protocols.plain import PlainSum
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, verify_record
+from protocols.store import MemoryStore
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, pem
 
@@ -274,6 +278,46 @@ def test_a_helpers_name_that_two_nodes_claim_is_nobodys_either() -> None:
     assert found.clients == {"a": 1, "b": 2}
     assert found.helpers == {"key-holder": [("k", 5)]}
     assert found.left_out == ("'h' takes no part: nodes 3, 4 claim that name, give each one its own",)
+
+
+def test_no_name_of_a_node_begins_a_line_of_the_log() -> None:
+    name = "x\n2026 WARNING all is well"
+    roster = Roster("f", 1, ())
+    said = [
+        *from_names({name: name, "y": "b", "z\n": "b"}, ["a"], []).left_out,
+        *from_roster(roster, {}, [name]).left_out,
+        *from_names({1: "x" * 10**6}, ["a"], []).left_out,
+    ]
+    assert len(said) == 4
+    assert all(text.isprintable() and len(text) < 500 for text in said)
+
+
+def test_a_helper_of_the_runs_sums_is_no_stranger_to_its_evaluations(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Three(GridParty):
+        def look(self) -> Directory:
+            return from_names({1: "a", 2: "b", 3: "h"}, ["a", "b"], self.helpers)
+
+    holder = PaillierSum(KeyHolder(), key_bits=2048)
+    server = Three(DirectGrid({}), holder, MemoryStore())
+    with caplog.at_level(logging.WARNING, "flwr"):
+        assert server.connected().helpers == {"key-holder": [("h", 3)]}
+        assert server.beside(SecAggPlus()).connected().clients == {"a": 1, "b": 2}
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("Misuse: no\n2026 WARNING \x1b[2Kall is well", "error 7: 2026 WARNING  [2Kall is well"),
+        (" \n", "error 7: no reason given"),
+        ("", "error 7: no reason given"),
+    ],
+)
+def test_what_a_node_says_in_place_of_an_answer_is_one_line(reason: str, said: str) -> None:
+    asked = Message(RecordDict(), dst_node_id=1, message_type="train")
+    assert failure_of(Message(Error(7, reason), reply_to=asked)) == said
 
 
 def configured(grid: DirectGrid, own: Federation, **config: Any) -> None:

@@ -28,7 +28,18 @@ from fl.network.messages import CLOSE
 from fl.network.npy import from_npy, npy
 from fl.network.site import FILE, Site
 from fl.nvflare import allow_classes, deny_code, own_site, private_job
-from fl.nvflare.messages import ARRAYS, BODY, REFUSED, TASK, pack, read, unpack_answer, unpack_request
+from fl.nvflare.messages import (
+    ARRAYS,
+    BODY,
+    REFUSED,
+    TASK,
+    failure_of,
+    pack,
+    read,
+    refusal,
+    unpack_answer,
+    unpack_request,
+)
 from fl.nvflare.own_site import federation_of
 from fl.round import RoundResult
 from fl.round.party_ledger import LEDGER
@@ -284,3 +295,8 @@ def test_one_file_touches_more_of_nvflare_than_its_documented_classes() -> None:
     documented = ("nvflare.apis.", "nvflare.job_config.api")
     assert all(name.startswith(documented) for names in named.values() for name in names)
     assert any(named.values())
+
+
+@pytest.mark.parametrize("why", ["no\n2026 WARNING all is well", "no\x1b[2K", " "])
+def test_what_a_client_says_in_place_of_an_answer_is_one_line(why: str) -> None:
+    assert (failure_of(refusal(why)) or "\n").isprintable()

@@ -255,7 +255,9 @@ def test_who_is_connected_and_takes_no_part_is_in_the_servers_log_once(
     assert deployment.play(2) == []
     assert [result.survivors for result in kept(deployment).history] == [SITES] * 2
     said = [r.getMessage() for r in caplog.records if "takes no part" in r.getMessage()]
-    assert said == [f"node hospital takes no part: it calls itself 'hospital', the clients are {list(SITES)}"]
+    assert said == [
+        f"node 'hospital' takes no part: it calls itself 'hospital', the clients are {list(SITES)}"
+    ]
 
 
 def test_an_aborted_job_waits_for_no_client(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
