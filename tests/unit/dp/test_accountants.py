@@ -428,3 +428,29 @@ def test_every_noise_that_an_event_can_hold_has_a_price(noise: float) -> None:
         Misuse, match=r"noise_multiplier: expected a float from 1e-12 to 1e\+150, got 1e\+300"
     ):
         Gaussian(noise_multiplier=1e300, **ZERO_OUT)
+
+
+def delta_of_coins(price: float, count: int, spent: float) -> float:
+    """What `count` randomised responses of epsilon `price` cost at epsilon `spent`, as a sum over a binomial."""
+    keep, flip = -math.log1p(math.exp(-price)), -price - math.log1p(math.exp(-price))
+    losses = [(kept, price * (2 * kept - count)) for kept in range(count + 1)]
+    return math.fsum(
+        math.exp(math.log(math.comb(count, kept)) + kept * keep + (count - kept) * flip)
+        * -math.expm1(spent - loss)
+        for kept, loss in losses
+        if loss > spent
+    )
+
+
+@pytest.mark.parametrize(
+    ("price", "count", "delta"),
+    [(3.0, 3, 1e-14), (0.01, 1000, 1e-12), (0.03, 10_000, 1e-11), (0.3, 100, 1e-6)],
+)
+def test_what_a_convolution_loses_is_part_of_delta(price: float, count: int, delta: float) -> None:
+    """Its rounding errors, 1e-17 for each event, were as if there were no such outcomes: epsilon was too small."""
+    account = accountant("pld").add(Pure(epsilon=price, **ZERO_OUT), count)
+    spent = account.epsilon(delta)
+    assert delta_of_coins(price, count, spent) <= delta
+    assert delta_of_coins(price, count, spent * 0.98) > delta
+    assert account.delta(spent) >= delta_of_coins(price, count, spent)
+    assert accountant("pld").add(Pure(epsilon=price, **ZERO_OUT), 2**40).epsilon(delta) == math.inf
