@@ -198,7 +198,7 @@ def test_what_clients_keep_is_erased_when_the_run_is_over(tmp_path: Path) -> Non
     stores = run.engine.stores.values()  # type: ignore[attr-defined]
     assert not any(name.startswith("kept/") for store in stores for name in store.names())
     assert not (tmp_path / "clients.npz").exists()
-    with pytest.raises(SecAggError, match=r"clients\.npz is not a checkpoint"):
+    with pytest.raises(SecAggError, match=r"clients\.npz is gone"):
         federation(DATA, Scaffold(), output=tmp_path, **WIDE).fit(3, resume=True)
 
 
