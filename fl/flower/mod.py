@@ -5,9 +5,9 @@ What belongs here: one message in, one answer out. What does not: the party behi
 everything that lasts lies in the node's own store and is synced before the answer leaves.
 """
 
-import importlib
 import logging
 import os
+import pkgutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -73,8 +73,7 @@ def private_app(app: str, privacy: Privacy = (), **options: Any) -> ClientApp:
     """
 
     def call(message: Message, context: Context) -> Message:
-        module, _, name = app.partition(":")
-        found: ClientApp = getattr(importlib.import_module(module), name)
+        found: ClientApp = pkgutil.resolve_name(app)
         return found(message, context)
 
     made = ClientApp(mods=[privacy_mod(privacy, **options)])

@@ -4,7 +4,7 @@ What belongs here: which requests need no training. What does not: the app of a 
 imports torch; a wrapped app that is named (`mod.private_app`).
 """
 
-import importlib
+import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,8 +32,7 @@ def federation_app(federation: str, privacy: Callable[[Site], Sequence[Any]]) ->
     app = ClientApp()
 
     def whole(message: Message, context: Context) -> Message:
-        module, _, name = federation.partition(":")
-        client: ClientApp = getattr(importlib.import_module(module), name).client_app(privacy=privacy)
+        client: ClientApp = pkgutil.resolve_name(federation).client_app(privacy=privacy)
         return client(message, context)
 
     @app.train()

@@ -3,8 +3,8 @@
 What does not belong here: messages, tasks. A job names a federation; the site's own files say which ones may run here.
 """
 
-import importlib
 import logging
+import pkgutil
 from typing import Any
 
 from nvflare.apis.fl_context import FLContext
@@ -33,9 +33,8 @@ def federation_of(place: str, site: Site, simulated: bool) -> Federation:
             f"federations: {FILE} of this site does not name {place!r}, it names {list(site.federations)}: read that "
             f'code, install it here, and add federations = ["{place}"]'
         )
-    module, _, attribute = place.partition(":")
     try:
-        found: Any = getattr(importlib.import_module(module), attribute)
+        found: Any = pkgutil.resolve_name(place)
     except (
         Exception
     ) as error:  # of the user's module: its text may quote data, and a refusal leaves this site

@@ -25,7 +25,14 @@ class FedOpt(Strategy):
     averages = False
     remembers: ClassVar = {"m": "_m", "v": "_v"}
 
-    def __init__(self, lr: float, beta1: float, beta2: float, tau: float, weighted: bool) -> None:
+    def __init__(
+        self,
+        lr: float = 0.01,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        tau: float = 1e-3,
+        weighted: bool = True,
+    ) -> None:
         if not (lr > 0 and tau > 0 and 0 <= beta1 < 1 and 0 <= beta2 < 1):
             raise Misuse(f"expected lr, tau > 0 and betas in [0, 1), got {lr}, {tau}, {beta1}, {beta2}")
         self.lr, self.beta1, self.beta2, self.tau = lr, beta1, beta2, tau
@@ -61,16 +68,6 @@ class FedAdam(FedOpt):
     """
 
     name = "fedadam"
-
-    def __init__(
-        self,
-        lr: float = 0.01,
-        beta1: float = 0.9,
-        beta2: float = 0.99,
-        tau: float = 1e-3,
-        weighted: bool = True,
-    ) -> None:
-        super().__init__(lr, beta1, beta2, tau, weighted)
 
     def second(self, v: Floats, square: Floats) -> Floats:
         return self.beta2 * v + (1 - self.beta2) * square
