@@ -10,8 +10,6 @@ at the same bit of its byte, b bytes after the one before: one strided array (`_
 elements of each place in a group end to end, and is put into order once (`in_order`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -5,8 +5,6 @@ may overflow freely: they are exact modulo 2^w and so modulo 2^b, and are reduce
 Masks are uniform over the whole word, hence uniform over the whole ring.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
