@@ -143,7 +143,7 @@ def test_a_kill_between_the_clients_state_and_the_checkpoint_plays_the_round_aga
 def test_a_simulated_run_without_its_clients_state_is_refused_by_name(tmp_path: Path, damage: Any) -> None:
     federation([], strategy=Controlled(), output=tmp_path).fit(1)
     damage(tmp_path / "clients.npz")
-    with pytest.raises(SecAggError, match=r"clients\.npz is not a checkpoint"):
+    with pytest.raises(SecAggError, match=r"clients\.npz is (gone|not a checkpoint)"):
         federation([], strategy=Controlled(), output=tmp_path).fit(2, resume=True)
 
 
