@@ -80,6 +80,7 @@ class Coordinator:
         self._made = {name: array.copy() for name, array in to_tree(state)[0].items() if name in self.fixed}
         self.optimizer = of_optimizer(made := setup.optimizer_for(self.model)) | setup.schedule.facts(made)
         setup.strategy.require(made)
+        setup.strategy.require_names([leaf.name for leaf in self.schema.protected])
         self.run: RunFacts | None = None
         self.tested: tuple[str, ...] = ()
         self.origin, self.config = Origin(), b""

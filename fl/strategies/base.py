@@ -88,6 +88,11 @@ class Strategy:
                 "maximize=True: minimise the negative"
             )
 
+    def require_names(self, names: Sequence[str]) -> None:
+        """Raises Misuse for entries of the module with which the strategy cannot work: names, of those that clients
+        move, in order.
+        """
+
     def plan(self, run: RunFacts) -> None:
         """Hear of the planned run, before its first round (after `require`, before `restore`), with how many clients
         may work with the server (`RunFacts.corrupt`).

@@ -14,7 +14,7 @@ counts is not found out: against an active one only noise on the clients' update
 nothing is counted.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,12 @@ class IFCA(Stepped):
         self._counted, self._corrupt = np.zeros(clusters + 1), 0
         self.averages = server_lr <= 1
 
+    def require_names(self, names: Sequence[str]) -> None:
+        own = [name.split(".", 2)[2] for name in names]  # copies.<which>.<entry>
+        each = own[: len(own) // self.clusters]
+        if own != each * self.clusters:
+            raise Misuse("stay_local, parameters: expected patterns that match every copy's entries alike")
+
     def plan(self, run: RunFacts) -> None:
         self._corrupt = run.corrupt
         if self.reseed and run.sampling != "all":
@@ -118,8 +124,6 @@ class IFCA(Stepped):
             self._counted = chose
             return np.zeros(0)
         share = len(mean.survivors) / np.maximum(1, chose[:-1]) if self.fewest else np.ones(self.clusters)
-        if mean.vector.size % self.clusters:
-            raise Misuse("stay_local, parameters: expected patterns that match every copy's entries alike")
         return np.ravel(self.server_lr * share[:, None] * mean.vector.reshape(self.clusters, -1))
 
     def settled(self, model: Floats) -> Floats:

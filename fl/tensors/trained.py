@@ -8,6 +8,7 @@ is `integers=`), trees of arrays without a module (`protocols.updates`).
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from glob import escape
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def unsent(schema: Schema) -> Schema:
 def buffers_of(model: Any) -> tuple[str, ...]:
     """Return patterns that match the names of a module's buffers, and nothing else."""
     parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    return tuple(name.replace("[", "[[]") for name in model.state_dict() if name not in parameters)
+    return tuple(escape(name) for name in model.state_dict() if name not in parameters)
 
 
 def rules_of_state(state: Mapping[str, Any], parameters: str | Sequence[str], buffers: str) -> dict[str, str]:

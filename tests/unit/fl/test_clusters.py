@@ -372,3 +372,10 @@ def test_the_statement_promises_no_more_survivors_than_the_step_that_promised_fe
         result = run.fit(rounds, resume=rounds > 1)
         least.append(result.statement.protection.parameters["least_survivors"])
     assert least[0] == least[1]
+
+
+@pytest.mark.parametrize("option", ["stay_local", "parameters"])
+def test_patterns_that_match_one_copys_entries_alone_are_refused_before_anything_leaves(option: str) -> None:
+    """What moves would be taken for halves of every copy."""
+    with pytest.raises(Misuse, match="match every copy's entries alike"):
+        federation(IFCA(2, least=2), [0, 1] * 3, **{option: ("copies.0.*",)})

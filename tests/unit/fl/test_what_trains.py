@@ -3,6 +3,7 @@ stay at the client, in a federation and in SecureAverage.
 """
 
 import math
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from fl import Federation, FedSGD, SecureAverage
+from fl.tensors.trained import buffers_of
 from protocols.errors import Misuse
 from secagg import SecAggPlus
 
@@ -213,3 +215,12 @@ def test_noise_that_drowns_the_update_says_so_once_before_round_1_and_in_the_sta
     updates, reference = states(Adapted())
     with pytest.warns(UserWarning, match="it drowns the update"):
         SecureAverage([ClientDP(noise_multiplier=50.0)])(updates, reference=reference)
+
+
+def test_a_pattern_of_a_buffer_matches_its_name_alone() -> None:
+    model = torch.nn.Linear(2, 1)
+    for name in ("w*", "[b]ias", "bi?s"):
+        model.register_buffer(name, torch.zeros(1))
+    patterns = buffers_of(model)
+    matched = {name for name in model.state_dict() if any(fnmatchcase(name, p) for p in patterns)}
+    assert matched == {"w*", "[b]ias", "bi?s"}
