@@ -77,8 +77,10 @@ class TensorBoard(Callback):
     """
 
     def __init__(self, folder: Path | str) -> None:
+        with needs("tensorboard", "fl.callbacks.TensorBoard"):
+            from torch.utils.tensorboard import SummaryWriter
         self.folder = str(folder)
-        self._make = _writer()
+        self._make: Any = SummaryWriter
 
     def on_run_begin(self, run: Run) -> None:
         self._writer = self._make(self.folder, purge_step=len(run.history) + 1)
@@ -170,9 +172,3 @@ class WandB(Callback):
 def _date(run: Run, result: RoundResult) -> float:
     """Return what a log dates a round by: seconds since 1970; beside noise the round's number."""
     return float(result.number) if run.noisy else time.time()
-
-
-def _writer() -> Any:
-    with needs("tensorboard", "fl.callbacks.TensorBoard"):
-        from torch.utils.tensorboard import SummaryWriter
-    return SummaryWriter
