@@ -60,7 +60,7 @@ class PrivateController(Controller):  # type: ignore[misc]  # nvflare has no typ
     ) -> None:
         """A reply that comes after its trip, or to a task that was never sent, counts for nothing."""
         self.log_warning(
-            fl_ctx, f"{client.name} answers {task_name} {client_task_id}, which nobody waits for"
+            fl_ctx, f"{client.name!r} answers {task_name!r} {client_task_id!r}, which nobody waits for"
         )
 
     def control_flow(self, abort_signal: Signal, fl_ctx: FLContext) -> None:

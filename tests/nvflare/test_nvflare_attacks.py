@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("nvflare", reason="the extra nvflare is not installed")
 
+from nvflare.apis.client import Client
 from nvflare.apis.event_type import EventType
 from nvflare.apis.fl_constant import FLContextKey, ReservedKey
 from nvflare.apis.fl_context import FLContext
@@ -28,6 +29,7 @@ from fl.network.messages import CLOSE
 from fl.network.npy import from_npy, npy
 from fl.network.site import FILE, Site
 from fl.nvflare import allow_classes, deny_code, own_site, private_job
+from fl.nvflare.controller import PrivateController
 from fl.nvflare.messages import (
     ARRAYS,
     BODY,
@@ -300,3 +302,12 @@ def test_one_file_touches_more_of_nvflare_than_its_documented_classes() -> None:
 @pytest.mark.parametrize("why", ["no\n2026 WARNING all is well", "no\x1b[2K", " "])
 def test_what_a_client_says_in_place_of_an_answer_is_one_line(why: str) -> None:
     assert (failure_of(refusal(why)) or "\n").isprintable()
+
+
+def test_a_task_that_was_never_sent_begins_no_line_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = list[str]()
+    controller = PrivateController("nowhere:made", 1)
+    monkeypatch.setattr(controller, "log_warning", lambda context, text: said.append(text))
+    named = "a\n2026 WARNING all is well"
+    controller.process_result_of_unknown_task(Client(named, ""), named, named, Shareable(), FLContext())
+    assert said[0].isprintable()
