@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 EXAMPLES = 12
 PHASES = (Phase.explicit, Phase.generate)  # a failure is enough, it need not be made small
-QUICK = 0.1
+QUICK = 0.2
 BUDGET = 3.0  # processor seconds of tests that one mutant meets at most
 NOTICED, SURVIVED, UNREACHED = 1, 0, 33
 REACH = Path("reach.json")

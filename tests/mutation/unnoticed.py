@@ -783,6 +783,11 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"dp\.sample\.validation\.validate", r"='(XXhooksXX|HOOKS)'", "any name but one"),
     (r"dp\.sample\.validation\._without_statistics", r"^setattr", "False is the default there"),
     (r"dp\.sample\.gradients\.prove", r"rate, 2, System", "a check draws by a script of its own"),
+    (
+        r"dp\.sample\.layer\.SampleDP\._require_plan",
+        r"isclose\(stored\[name\], now\)",
+        "that is the default of the language",
+    ),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),

@@ -253,6 +253,7 @@ def test_after_a_check_expanded_weights_listen_again() -> None:
     assert rows.wrapped.forward != net.forward
     assert rows.times(net(torch.ones(1, 4)).sum()) == 12
     assert rows.times(torch.ones(1, requires_grad=True).sum()) == 1
+    assert rows.times(rows.wrapped(torch.ones(12, 4)).sum()) == 12
     rows.listen(False, 12, "mean")
     (net(torch.ones(2, 4)) * 3).sum().backward()
     once = gradient_left(net)

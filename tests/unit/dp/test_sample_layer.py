@@ -2,6 +2,7 @@
 have tests of their own; the check before training is left out here.
 """
 
+import functools
 import json
 import math
 from dataclasses import replace
@@ -327,6 +328,33 @@ def test_steps_beyond_the_plan_are_refused_where_they_cost_more(prices: list[Any
     given._refuse_overspending(given.accounts["a"], facts())
 
 
+def test_a_calibration_follows_rate_and_steps_and_counts_one_coordinate_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[Any, int]] = []
+
+    def multiplier(_: Any, event: Any, times: int, run: RunFacts) -> float:
+        asked.append((event(2.0), times))
+        return 2.0
+
+    monkeypatch.setattr("dp.layering.Price.multiplier", multiplier)
+    own = SampleDP(epsilon=4.0)
+    for at, (size, epochs) in enumerate([(6, 2), (3, 1), (6, 1), (6, 2)]):
+        given = task(size=size, epochs=epochs)
+        given.client = str(at)
+        own._account(given, facts())
+    step = functools.partial(discrete, 2.0, Unit.EXAMPLE, Relation.ADD_REMOVE, 44)
+    assert asked == [(step(rate=0.5), 16), (step(rate=0.25), 16), (step(rate=0.5), 8)]
+
+
+def test_an_engine_draws_from_the_clients_stream_and_takes_what_others_found() -> None:
+    own, told = layer(), facts()
+    own._probed = SimpleNamespace()  # type: ignore[assignment]  # stands for one
+    own._account(task(), told)
+    engine = own._engine(own.accounts["a"], told)
+    assert (engine.random is told.random, engine.probed is own._probed) == (True, True)
+
+
 def test_rate_and_steps_follow_the_number_of_examples() -> None:
     for options, size, many, wanted in [
         ({}, 6, 12, (12, 0.5, 4)),
@@ -375,6 +403,9 @@ def test_a_schedule_is_asked_for_every_step_of_the_run_by_its_number() -> None:
             UnaccountedStep, match=f"finite factor > 0 for every step, got {wrong} for step 4"
         ):
             layer(schedule=lambda step, wrong=wrong: wrong if step == 4 else 1.0)._factors(3, 2)  # type: ignore[misc]
+
+
+def test_a_schedule_multiplies_the_learning_rate() -> None:
     moved = []
     for factor in (1.0, 1e-6):
         given = task()

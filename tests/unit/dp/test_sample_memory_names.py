@@ -1,6 +1,8 @@
 """What of a model and a loss is held, by its name; when a write is none; and what is put back where."""
 
 import functools
+import itertools
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -118,25 +120,27 @@ WRITES: dict[str, tuple[Callable[[Any, Any], None], str]] = {
 }
 
 
-@pytest.mark.parametrize(("write", "name"), WRITES.values(), ids=WRITES)
-def test_what_is_written_is_named(write: Callable[[Any, Any], None], name: str) -> None:
-    net, loss = Held(), Loss()
-    before = remembered(net, loss)
-    assert written(net, before, before, loss) is None
-    write(net, loss)
-    assert written(net, before, before, loss) == name
-    assert written(net, before, before, loss, passed=True) == name
-    after = remembered(net, loss)
-    foreign = name.endswith(("thing", "module", "_hooks", ".forward"))
-    assert written(net, before, after, loss, passed=True) == (name if foreign else None)
-    assert written(net, after, after, loss) is None
+def test_what_is_written_is_named() -> None:
+    for write, name in WRITES.values():
+        net, loss = Held(), Loss()
+        before = remembered(net, loss)
+        assert written(net, before, before, loss) is None
+        write(net, loss)
+        assert written(net, before, before, loss) == name
+        assert written(net, before, before, loss, passed=True) == name
+        after = remembered(net, loss)
+        foreign = name.endswith(("thing", "module", "_hooks", ".forward"))
+        assert written(net, before, after, loss, passed=True) == (name if foreign else None)
+        assert written(net, after, after, loss) is None
 
 
 def test_a_whole_mode_and_the_models_own_state_are_no_memory() -> None:
     net, loss = Held(), Loss()
+    net.notes = [net.line, net.line.bias, net.mean]  # type: ignore[list-item]  # parts of the model
     before = remembered(net, loss)
-    net.eval()
     loss.eval()
+    assert written(net, before, before, loss) is None
+    net.eval()
     net.mean += 1
     net.line.weight.data += 1
     assert written(net, before, before, loss) is None
@@ -203,6 +207,21 @@ def test_what_was_held_is_put_back_where_it_was() -> None:
     same_list = net.notes
     put_back(net, before, loss)
     assert net.notes is same_list
+
+
+def test_what_cannot_be_put_back_stays() -> None:
+    net: Any = Held()
+    net.notes, net.extra = [net.line, 1], Held()
+    before, kept = remembered(net), net.notes
+    del net.extra
+    net.line.eval()
+    put_back(net, before)
+    assert (net.notes is kept, net.line.training) == (True, False)
+    net.notes = logging.getLogger(__name__)
+    put_back(net, before, objects=False)
+    assert net.notes is logging.getLogger(__name__)
+    put_back(net, before)
+    assert net.notes[0] is net.line
 
 
 def test_a_copy_that_is_kept_does_not_change() -> None:
@@ -301,12 +320,11 @@ LOOKED_INTO: dict[str, tuple[Callable[[], Any], bool]] = {
 }
 
 
-@pytest.mark.parametrize(("make", "seen"), LOOKED_INTO.values(), ids=LOOKED_INTO)
-def test_what_a_loop_runs_by_is_not_looked_into(make: Callable[[], Any], seen: bool) -> None:
-    for wrap in (lambda value: value, lambda value: [value]):
+def test_what_a_loop_runs_by_is_not_looked_into() -> None:
+    for (make, seen), wrapped in itertools.product(LOOKED_INTO.values(), (False, True)):
         net: Any = Held()
         value = make()
-        net.thing = wrap(value)
+        net.thing = [value] if wrapped else value
         before = remembered(net)
         getattr(value, "__self__", value).top = 1.0
         assert written(net, before, before) == ("thing" if seen else None)

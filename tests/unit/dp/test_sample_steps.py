@@ -214,9 +214,9 @@ def test_rows_are_found_where_the_layout_says(case: Case, calls: dict[str, list[
 
 
 def shared() -> nn.Module:
-    """A third layer with the weight of the first one and the bias of the second."""
+    """The first layer has the weight of the second one and the bias of the third."""
     first, second, third = (nn.Linear(4, 4) for _ in range(3))
-    third.weight, third.bias = first.weight, second.bias
+    first.weight, first.bias = second.weight, third.bias
     return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), third, nn.Linear(4, 3))
 
 
