@@ -788,6 +788,32 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"isclose\(stored\[name\], now\)",
         "that is the default of the language",
     ),
+    (
+        r"dp\.sample\.",
+        r"torch\.zeros\(\w+\.numel\(\), dtype=torch\.int64\)",
+        "on a machine without a GPU there is one place to be",
+    ),
+    (
+        r"dp\.sample\.optimizers\.PrivateOptimizer\.noise_only",
+        r"batch\(1, first",
+        "how many are pending is not asked of noise alone",
+    ),
+    (
+        r"dp\.sample\.optimizers\.PrivateOptimizer\._release",
+        r"'step_hook'\)$",
+        "an engine attaches one always",
+    ),
+    (
+        r"dp\.sample\.optimizers\.PrivateOptimizer\.clip_and_accumulate",
+        r"names(, None)?\)$",
+        "more is compared than need be",
+    ),
+    (r"dp\.sample\.optimizers\.PrivateOptimizer\.zero_grad", r"", "forgotten either way"),
+    (
+        r"dp\.sample\.optimizers\.PrivateOptimizer\._after_noise",
+        r"1\.0\), 2\)\[0\]",
+        "one more is drawn, which is not read",
+    ),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),

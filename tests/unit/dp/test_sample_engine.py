@@ -148,7 +148,9 @@ def test_how_many_examples_counted_as_zero_is_told_in_the_clients_log(
     x = torch.randn(12, 4)
     x[:2] = float("nan")
     for whose in ([], ["ward-1"]):
-        client, at = begun(made(line), TensorDataset(x, torch.arange(12) % 3), Clipping(CLIP))
+        client, at = begun(
+            made(line), TensorDataset(x, torch.arange(12) % 3), Clipping(CLIP, physical_batch=1)
+        )
         played(at)
         client.finish(*whose)
     ends = " counted as zero, and nobody else is told: check the data, the loss and the learning rate"

@@ -1,5 +1,6 @@
 """A private optimizer's own numbers: noise, grid, denominator, count; and what it refuses."""
 
+import math
 from typing import Any
 
 import pytest
@@ -163,3 +164,51 @@ def test_gradients_of_all_kinds_are_forgotten() -> None:
     assert own._examples() == 0
     assert all(p.total is None and p.factors is None and p.grad_sample is None for p in own.params)
     client.abandon()
+
+
+def test_every_coordinate_has_noise_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = private()[2]
+    assert own._noise(0.0).dtype == torch.int64
+    monkeypatch.setattr(own, "_noise", lambda sigma: torch.arange(43))
+    for p in own.params:
+        p.summed_grad = torch.full((p.numel(),), 100)
+    own.add_noise()
+    flat = torch.cat([p.grad.reshape(-1) for p in own.params])
+    assert torch.allclose(flat, (100 + torch.arange(43)) * own.grid)
+    assert [p.summed_grad for p in own.params] == [None] * 4
+    own.scale_grad()
+    assert torch.allclose(torch.cat([p.grad.reshape(-1) for p in own.params]), flat / 12)
+
+
+def test_an_empty_batch_is_a_planned_step_of_whole_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, _, own = private()
+    kinds: list[Any] = []
+    monkeypatch.setattr(own, "_release", lambda: kinds.extend(p.summed_grad.dtype for p in own.params))
+    client.empty()
+    assert kinds == [torch.int64] * 4
+    client.guard.part_done()
+    with pytest.raises(UnaccountedStep, match="1 planned steps are taken"):
+        client.empty()
+
+
+def test_a_clip_moves_by_the_noised_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def noise(random: Any, sigma: float, size: int) -> list[int]:
+        asked.append((random, sigma, size))
+        return [3]
+
+    own = private(Clipping(AdaptiveClip(start=2.0)))[2]
+    monkeypatch.setattr("dp.sample.optimizers.discrete_gaussian", noise)
+    own._balance = 1
+    own._after_noise()
+    assert asked == [(own.random, integer_sigma(1.2, 1.0), 1)]
+    assert own.max_grad_norm == pytest.approx(2.0 * math.exp(-0.2 * 4 / 24))
+    assert own._balance == 0
+    own.max_grad_norm = 1e3
+    own._balance = -100
+    own._after_noise()
+    assert own.max_grad_norm == 1e3
+    own.max_grad_norm, own._balance = 1e-3, 100
+    own._after_noise()
+    assert own.max_grad_norm == 1e-3

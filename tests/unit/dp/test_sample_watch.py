@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -674,6 +675,17 @@ def test_rows_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_clip_that_cannot_follow_is_refused(given: dict[str, float], why: str) -> None:
     with pytest.raises(Misuse, match=why):
         AdaptiveClip(**given)
+
+
+def test_clips_of_single_tensors_need_rows_and_stay() -> None:
+    for wrong in (
+        Clipping(1.0, gradients="ghost"),
+        Clipping(AdaptiveClip()),
+    ):
+        with pytest.raises(Misuse, match="per-layer clipping has fixed norms and needs"):
+            replace(wrong, per_layer=True)
+    with pytest.raises(Misuse):
+        Clipping(math.inf)
 
 
 def test_clips_at_their_limits_and_of_single_tensors() -> None:
