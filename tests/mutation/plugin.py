@@ -188,6 +188,8 @@ def verdict(mutant: str, known: dict[str, Any], reach: Reach) -> int:
 
 def pytest_runtestloop(session: Any) -> bool:
     """Instead of running the tests once: one clean run, then one for each mutant."""
+    if session.testsfailed:
+        raise session.Interrupted("a file of tests cannot be imported here, and would meet no mutant")
     known = {item.nodeid: item for item in session.items}
     reach = reached(session.items, json.loads(REACH.read_text()) if REACH.is_file() else {})
     REACH.write_text(json.dumps(reach))
