@@ -652,7 +652,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"dp\.sample\.factors\.written_out", r"'NO,NI->NOI'", "another name of the same axis"),
     (
-        r"dp\.sample\.gradients\._Expected\.empty|dp\.sample\.hooks\.RowHooks\.__init__",
+        r"dp\.sample\.gradients\._(Arrivals|Expected)\.empty|dp\.sample\.hooks\.RowHooks\.__init__",
         r"^self\.size = |^self\.names = ",
         "a term that nothing could reach; it is gone since",
     ),
@@ -814,6 +814,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"1\.0\), 2\)\[0\]",
         "one more is drawn, which is not read",
     ),
+    (r"dp\.sample\.guard\.numbers", r"id\(None\)", "an id in the place of an object; it is the object since"),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),

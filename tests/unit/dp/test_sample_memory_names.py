@@ -306,8 +306,8 @@ def of_package(module: str, base: type = Thing) -> Any:
 
 
 LOOKED_INTO: dict[str, tuple[Callable[[], Any], bool]] = {
-    "an optimizer": (lambda: torch.optim.SGD([torch.zeros(1)], lr=0.1), False),
-    "an optimizer's method": (lambda: torch.optim.SGD([torch.zeros(1)], lr=0.1).step.__self__.step, False),
+    "an optimizer": (lambda: object.__new__(torch.optim.SGD), False),
+    "an optimizer's method": (lambda: object.__new__(torch.optim.SGD).state_dict, False),
     "a loader": (lambda: torch.utils.data.DataLoader([1]), False),  # type: ignore[arg-type]  # a list has both
     "a distribution": (lambda: torch.distributions.Normal(torch.zeros(1), torch.ones(1)), True),
     "a trainer": (lambda: of_package("lightning.pytorch"), False),
