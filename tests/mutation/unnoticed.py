@@ -815,6 +815,14 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "one more is drawn, which is not read",
     ),
     (r"dp\.sample\.guard\.numbers", r"id\(None\)", "an id in the place of an object; it is the object since"),
+    (
+        r"dp\.sample\.targets\._insist",
+        r"get\('(reduction|ignore_index)'",
+        "torch tells the reduction, and what is ignored, each time",
+    ),
+    (r"dp\.sample\.targets\._insist", r"\(-1\)\[1\]", "where all are equal it is any of them"),
+    (r"dp\.sample\.targets\._insist", r"^reason = ", "the words of an error; its type and cause are tested"),
+    (r"dp\.sample\.memory\._copied", r"seen\[id\(None\)\]", "the general way gives what the quick one gives"),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),
