@@ -64,9 +64,9 @@ contracts: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# Four workers on two cores: whole deployments wait for most of their time.
+# Three workers on two cores: whole deployments wait for most of their time.
 unit: install
-	$(BIN)/python -m pytest -n 4 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not slow"
 
 test-slow: install
 	SECAGG_TEST_RESULTS=docs/test-slow.json $(BIN)/python -m pytest -m slow

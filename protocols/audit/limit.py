@@ -57,10 +57,13 @@ def _with_alarm(call: Callable[[], Any], seconds: float, error: type[Hung]) -> A
 
 
 def _is_lost(frame: FrameType | None) -> bool:
-    """Whether what is raised here reaches nobody: Python runs a destructor, or tells that it collects garbage."""
+    """Whether what is raised here reaches nobody: Python runs a destructor, tells a weak reference that its object is
+    gone (as the standard library's own are told), or tells that it collects garbage.
+    """
     told = {getattr(callback, "__code__", None) for callback in gc.callbacks}
     while frame is not None:
-        if frame.f_code.co_name == "__del__" or frame.f_code in told:
+        weak = frame.f_globals.get("__name__") in ("_weakrefset", "weakref")
+        if weak or frame.f_code.co_name == "__del__" or frame.f_code in told:
             return True
         frame = frame.f_back
     return False

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -172,11 +173,16 @@ def test_an_alarm_that_rings_while_python_collects_garbage_is_raised_after_it() 
         Held()
         time.sleep(60)
 
+    def forgets() -> None:
+        weakref.finalize(lambda: None, long)  # its object is gone at once
+        time.sleep(60)
+
     gc.callbacks.append(long)
     try:
         with pytest.raises(Hung):
             limited(collects, 0.1)
     finally:
         gc.callbacks.remove(long)
-    with pytest.raises(Hung):
-        limited(drops, 0.1)
+    for call in (drops, forgets):
+        with pytest.raises(Hung):
+            limited(call, 0.1)

@@ -64,8 +64,9 @@ def test_a_second_run_on_the_same_sites_begins_anew(tmp_path: Path) -> None:
 
 def test_entries_that_stay_local_are_never_sent(tmp_path: Path) -> None:
     def personal(**named: Any) -> Federation:
-        made = federation(stay_local=("1.*",), **named)
+        made = federation(**named)
         made.setup.model = make
+        made.setup.options = replace(made.setup.options, stay_local=("1.*",))
         return made.with_privacy(made.setup.stack.privacy)
 
     grid = grid_of(tmp_path, personal)

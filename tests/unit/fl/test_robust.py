@@ -40,7 +40,7 @@ def test_a_norm_bound_goes_before_noise_and_changes_nothing_of_its_price() -> No
     assert bounded.epsilon == plain.epsilon
     with pytest.raises(StackError, match="before the layer that makes integers"):
         federation(FedAvg(), [DistributedDP(noise_multiplier=1.0), NormBound(), SecAgg()]).fit(1)
-    with pytest.raises(Misuse, match="bound > 0"):
+    with pytest.raises(Misuse, match="bound: expected a number > 0, got"):
         NormBound(0.0)
 
 
