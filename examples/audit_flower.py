@@ -94,13 +94,7 @@ def tolerated(clients: int, drop: Any) -> bool:
 def factory() -> BlackBox:
     """What `secagg audit` asks for."""
     expand: Any = secaggplus_utils.pseudo_rand_gen
-    pieces: Any = {
-        "elements": elements,
-        "modulus": MODULUS,
-        "seed_bytes": 32,
-        "stages": STAGES,
-        "bound": BOUND,
-    }
+    pieces: Any = {"elements": elements, "modulus": MODULUS, "seed_bytes": 32, "stages": STAGES}
     pieces |= {"stream": lambda seed, count: expand(seed, MODULUS, [(count,)])[0], "tolerated": tolerated}
     pieces |= {"watch": f"{secaggplus_mod.__module__}:pseudo_rand_gen", "counting": STAGES[2]}
-    return BlackBox(run, name="Flower's SecAgg+", clients=(3, 5), **pieces)
+    return BlackBox(run, name="Flower's SecAgg+", bound=BOUND, clients=(3, 5), **pieces)
